@@ -1,0 +1,1 @@
+"""Cloudflare's AI Gateway Billing API over HTTP. Knows nothing of Airflow."""

@@ -1,0 +1,1 @@
+"""When a card may be charged, and what became of it. Knows nothing of Airflow."""

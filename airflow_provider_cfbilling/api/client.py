@@ -1,0 +1,185 @@
+"""One method for each endpoint of the AI Gateway Billing API.
+
+Not here, because API tokens may not do it (Cloudflare answers 403): creating or deleting the automatic
+top-up's configuration, which is for the dashboard only, and setting the legacy spending limit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal
+
+from airflow_provider_cfbilling.api.envelope import result_of
+from airflow_provider_cfbilling.api.errors import (
+    CfBillingError,
+    CfBillingInvalidRequestError,
+    CfBillingOutcomeUnknownError,
+    CfBillingPermissionError,
+)
+from airflow_provider_cfbilling.api.models import (
+    CreditBalance,
+    InvoiceHistory,
+    InvoicePreview,
+    SpendingLimit,
+    Topup,
+    TopupConfig,
+    TopupLimits,
+    TopupStatus,
+    UsageHistory,
+)
+from airflow_provider_cfbilling.api.reader import AnyModel, read
+from airflow_provider_cfbilling.api.settings import Settings
+from airflow_provider_cfbilling.api.transport import Transport
+
+MIN_TOPUP_CENTS = 1000
+
+_READ = "AI Gateway Read"
+_WRITE = "AI Gateway Write"
+
+
+class CfBillingClient:
+    """Cloudflare's AI Gateway Billing API for one account.
+
+    Every method raises a :class:`~airflow_provider_cfbilling.api.errors.CfBillingError`. All but
+    :meth:`create_topup` only read, and are tried again when Cloudflare cannot be reached.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.account_id = settings.account_id
+        self._transport = Transport(settings)
+        self._root = f"/accounts/{settings.account_id}/ai-gateway/billing"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def create_topup(self, amount_cents: int, payment_method_id: str | None = None) -> Topup:
+        """Charge a card, now. Two calls are two charges: the API takes no idempotency key.
+
+        Sent once and never again. How it ends is one of three:
+
+        - it returns: Cloudflare accepted the charge;
+        - it raises ``CfBillingOutcomeUnknownError``: the card may have been charged;
+        - it raises another ``CfBillingError``: proven that nothing was charged.
+
+        :param amount_cents: at least 1000 ($10.00).
+        :param payment_method_id: Stripe payment method to charge instead of the account's default.
+        """
+        body: dict[str, Any] = {"amount": checked_amount_cents(amount_cents)}
+        if payment_method_id is not None:
+            body["payment_method_id"] = checked_id("payment_method_id", payment_method_id)
+        reply = self._transport.send_once(f"{self._root}/topup", body)
+        try:
+            with _needs(_WRITE):
+                return Topup.read(result_of(reply))
+        except CfBillingError as error:
+            if reply.proves_refusal:
+                raise
+            raise CfBillingOutcomeUnknownError(
+                error.message, status=reply.status, codes=error.codes, request_id=reply.request_id
+            ) from error
+
+    def get_topup_status(self, payment_intent_id: str) -> TopupStatus:
+        """Tell whether a top-up has settled. A POST that only reads; it needs "AI Gateway Write"."""
+        body = {"payment_intent_id": checked_id("payment_intent_id", payment_intent_id)}
+        with _needs(_WRITE):
+            reply = self._transport.read("POST", f"{self._root}/topup/status", json=body)
+        return read(TopupStatus, reply)
+
+    def get_topup_config(self) -> TopupConfig:
+        """Return the automatic top-up's configuration and whether it works."""
+        return self._get(TopupConfig, "/topup/config")
+
+    def get_topup_limits(self) -> TopupLimits:
+        """Return the smallest and the largest top-up of this account."""
+        return self._get(TopupLimits, "/topup/limits")
+
+    def get_credit_balance(self) -> CreditBalance:
+        """Return the balance, and whether a default payment method exists."""
+        return self._get(CreditBalance, "/credit-balance")
+
+    def get_invoice_history(
+        self, type: Literal["auto", "manual", "all"] = "all", *, page: int = 1
+    ) -> InvoiceHistory:
+        """Return past invoices.
+
+        :param type: automatic top-ups, manual ones, or all.
+        :param page: which page, from 1. The answer is paginated, but the reference names no parameter for
+            it, so that ``pagination.page`` of the answer may be another.
+        """
+        if type not in ("auto", "manual", "all"):
+            raise CfBillingInvalidRequestError(f"type must be auto, manual or all; got {type!r}.")
+        params: dict[str, str | int] = {"type": type} if page == 1 else {"type": type, "page": page}
+        return self._get(InvoiceHistory, "/invoice-history", **params)
+
+    def get_invoice_preview(self) -> InvoicePreview:
+        """Return the upcoming invoice."""
+        return self._get(InvoicePreview, "/invoice-preview")
+
+    def get_usage_history(
+        self,
+        window: Literal["day", "hour"],
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> UsageHistory:
+        """Return what was spent.
+
+        :param window: the length of one entry.
+        :param start: from when, with a time zone.
+        :param end: until when, with a time zone.
+        """
+        if window not in ("day", "hour"):
+            raise CfBillingInvalidRequestError(f"window must be day or hour; got {window!r}.")
+        params: dict[str, str | int] = {"value_grouping_window": window}
+        for name, moment in (("start", start), ("end", end)):
+            if moment is not None:
+                if not isinstance(moment, datetime) or moment.tzinfo is None:
+                    raise CfBillingInvalidRequestError(
+                        f"{name} must be a datetime with a time zone; got {moment!r:.60}."
+                    )
+                params[f"{name}_time"] = int(moment.timestamp() * 1000)
+        return self._get(UsageHistory, "/usage-history", **params)
+
+    def get_spending_limit(self) -> SpendingLimit:
+        """Return the account's legacy spending limit."""
+        return self._get(SpendingLimit, "/spending-limit")
+
+    def _get(self, model: type[AnyModel], path: str, **params: str | int) -> AnyModel:
+        with _needs(_READ):
+            reply = self._transport.read("GET", self._root + path, params=params)
+        return read(model, reply)
+
+
+@contextmanager
+def _needs(permission: str) -> Iterator[None]:
+    try:
+        yield
+    except CfBillingPermissionError as error:
+        error.message += f'. The API token needs the permission "{permission}"'
+        raise
+
+
+def checked_amount_cents(amount_cents: object) -> int:
+    """Return ``amount_cents`` if it can be charged, or raise :class:`CfBillingInvalidRequestError`."""
+    if isinstance(amount_cents, bool) or not isinstance(amount_cents, int):
+        raise CfBillingInvalidRequestError(
+            f"amount_cents must be a whole number of cents (1000 is $10.00); got {amount_cents!r:.60}."
+        )
+    if amount_cents < MIN_TOPUP_CENTS:
+        raise CfBillingInvalidRequestError(
+            f"amount_cents must be at least {MIN_TOPUP_CENTS} ($10.00); got {amount_cents}."
+        )
+    return amount_cents
+
+
+def checked_id(name: str, value: object) -> str:
+    """Return ``value`` if it can be an id of Stripe's, or raise :class:`CfBillingInvalidRequestError`."""
+    if (
+        not isinstance(value, str)
+        or not value.isascii()
+        or not value.replace("_", "").replace("-", "").isalnum()
+    ):
+        raise CfBillingInvalidRequestError(
+            f"{name} must be an id made of letters, digits, _ and -; got {value!r:.60}."
+        )
+    return value

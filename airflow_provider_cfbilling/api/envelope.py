@@ -1,0 +1,143 @@
+"""Cloudflare's envelope: ``{"success", "errors", "messages", "result"}``, read without trusting it."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+
+from airflow_provider_cfbilling.api.errors import (
+    CfBillingAuthenticationError,
+    CfBillingError,
+    CfBillingInvalidRequestError,
+    CfBillingMalformedResponseError,
+    CfBillingNotFoundError,
+    CfBillingPermissionError,
+    CfBillingRateLimitError,
+    CfBillingUnavailableError,
+)
+
+_CREDENTIALS_REFUSED = {10000, 9109}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer as it came.
+
+    :param result: the envelope's ``result`` when :func:`result_of` accepted it.
+    :param server_time: the answer's ``Date``, Cloudflare's clock.
+    """
+
+    status: int
+    body: bytes
+    request_id: str | None = None
+    server_time: datetime | None = None
+    retry_after_seconds: float | None = None
+
+    @property
+    def proves_refusal(self) -> bool:
+        """Whether this is a 4xx in Cloudflare's own words: the request was refused and nothing was done."""
+        if not 400 <= self.status < 500:
+            return False
+        try:
+            return bool(_refusals(_parsed(self.body)))
+        except ValueError:
+            return False
+
+
+def result_of(reply: Reply) -> Any:
+    """Return the envelope's ``result``, or raise the :class:`CfBillingError` that the answer stands for."""
+    try:
+        envelope = _parsed(reply.body)
+        refusals = _refusals(envelope)
+    except ValueError as problem:
+        raise _not_an_envelope(reply, str(problem)) from None
+    if refusals or not 200 <= reply.status < 300:
+        raise _refusal(reply, refusals)
+    return envelope["result"]
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """Parse strictly: a duplicate key or a NaN can be read in two ways, and this is about money."""
+    try:
+        envelope = json.loads(body, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("success"), bool):
+        raise ValueError("it is not Cloudflare's envelope")
+    if envelope["success"] and "result" not in envelope:
+        raise ValueError("it holds no result")
+    return envelope
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    parsed = dict(pairs)
+    if len(parsed) != len(pairs):
+        raise ValueError("it holds one key twice")
+    return parsed
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
+
+
+def _refusals(envelope: dict[str, Any]) -> list[tuple[int, str]]:
+    """Return the codes and messages of an envelope that says no; none for one that says yes."""
+    if envelope["success"]:
+        return []
+    errors = envelope.get("errors")
+    if not isinstance(errors, list) or not errors or envelope.get("result"):
+        raise ValueError("it says success: false without saying why")
+    try:
+        return [(int(error["code"]), _one_line(error["message"])) for error in errors]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError("its errors are not Cloudflare's") from None
+
+
+def _one_line(text: str) -> str:
+    """Make a stranger's text safe for a log line."""
+    return "".join(c if c.isprintable() else " " for c in text[:300]).strip()
+
+
+def _refusal(reply: Reply, refusals: list[tuple[int, str]]) -> CfBillingError:
+    codes = [code for code, _ in refusals][:5]
+    said = "; ".join(message for _, message in refusals[:5]) or "no reason given"
+    known: dict[str, Any] = {"status": reply.status, "codes": codes, "request_id": reply.request_id}
+    if reply.status == 401 or (reply.status == 403 and not _CREDENTIALS_REFUSED.isdisjoint(codes)):
+        return CfBillingAuthenticationError(f"Cloudflare refused the credentials: {said}", **known)
+    if reply.status == 403:
+        return CfBillingPermissionError(f"Cloudflare did not permit this: {said}", **known)
+    if reply.status == 404:
+        return CfBillingNotFoundError(f"Cloudflare did not find what was asked for: {said}", **known)
+    if reply.status == 429:
+        return _rate_limited(reply, said, known)
+    if 400 <= reply.status < 500:
+        return CfBillingInvalidRequestError(f"Cloudflare refused the request: {said}", **known)
+    if reply.status >= 500:
+        return CfBillingUnavailableError(f"Cloudflare could not answer: {said}", **known)
+    return CfBillingMalformedResponseError(f"Cloudflare answered without success: {said}", **known)
+
+
+def _not_an_envelope(reply: Reply, problem: str) -> CfBillingError:
+    """Cloudflare's edge answers HTML on 502 to 527, and sometimes on 403 and 429."""
+    known: dict[str, Any] = {"status": reply.status, "request_id": reply.request_id}
+    if reply.status == 429:
+        return _rate_limited(reply, "no reason given", known)
+    if reply.status >= 500:
+        return CfBillingUnavailableError("Cloudflare could not answer, and sent no JSON", **known)
+    if 300 <= reply.status < 400:
+        return CfBillingMalformedResponseError(
+            "The answer is a redirect, which this API never sends. It was not followed; "
+            "check the API base URL",
+            **known,
+        )
+    return CfBillingMalformedResponseError(
+        f"The answer is not what the API documents: {problem:.200}. Check the API base URL", **known
+    )
+
+
+def _rate_limited(reply: Reply, said: str, known: dict[str, Any]) -> CfBillingError:
+    return CfBillingRateLimitError(
+        f"Cloudflare's rate limit is used up: {said}",
+        retry_after_seconds=reply.retry_after_seconds,
+        **known,
+    )

@@ -1,0 +1,86 @@
+"""What can go wrong, one class for each thing that a caller does differently.
+
+Where to look for the meaning of ``codes``: https://developers.cloudflare.com/fundamentals/api/
+"""
+
+from collections.abc import Sequence
+
+
+class CfBillingError(Exception):
+    """Base of every error of this package's API half.
+
+    :param message: what happened and what to do, without secrets.
+    :param status: HTTP status, or None where there was no answer.
+    :param codes: Cloudflare's error codes.
+    :param request_id: the answer's ``cf-ray``, which Cloudflare's support asks for.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        codes: Sequence[int] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.codes = tuple(codes)
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        facts = [f"HTTP {self.status}"] if self.status is not None else []
+        facts += [f"code {code}" for code in self.codes]
+        facts += [f"cf-ray {self.request_id}"] if self.request_id else []
+        return f"{self.message} ({', '.join(facts)})" if facts else self.message
+
+
+class CfBillingInvalidRequestError(CfBillingError):
+    """Refused for what was asked: by us before any request, or by Cloudflare (a 4xx)."""
+
+
+class CfBillingAuthenticationError(CfBillingError):
+    """Cloudflare refused the credentials (HTTP 401, or 403 with code 10000 or 9109)."""
+
+
+class CfBillingPermissionError(CfBillingError):
+    """The credentials are valid, but may not do this (HTTP 403)."""
+
+
+class CfBillingNotFoundError(CfBillingError):
+    """There is no such account or top-up (HTTP 404)."""
+
+
+class CfBillingRateLimitError(CfBillingError):
+    """Too many requests (HTTP 429), or this process keeps a pause that Cloudflare asked for.
+
+    :param retry_after_seconds: how long to wait before the next call with these credentials.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        status: int | None = None,
+        codes: Sequence[int] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, codes=codes, request_id=request_id)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CfBillingUnavailableError(CfBillingError):
+    """Cloudflare could not be reached, did not answer in time, or answered 5xx. Trying later may help."""
+
+
+class CfBillingMalformedResponseError(CfBillingError):
+    """The answer is not what the API documents: a redirect, no JSON, a field missing or mistyped."""
+
+
+class CfBillingOutcomeUnknownError(CfBillingError):
+    """A top-up was sent and whether the card was charged is not known.
+
+    Never answer this by sending it again. Look for the invoice first.
+    """

@@ -1,0 +1,11 @@
+"""Cents as a person reads them."""
+
+
+def dollars(cents: float | None) -> str:
+    """Return ``$25.00`` for 2500; nothing set is ``$0.00``."""
+    return f"${(cents or 0) / 100:,.2f}"
+
+
+def cents_and_dollars(cents: float) -> str:
+    """Return ``2500 cents ($25.00)``."""
+    return f"{cents:.10g} cents ({dollars(cents)})"

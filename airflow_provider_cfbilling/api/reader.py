@@ -1,0 +1,130 @@
+"""Reads a JSON value into a frozen dataclass, by its annotations, and says which field is wrong."""
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
+
+# Above this a Unix time is in milliseconds: as seconds it would be the year 5138.
+_MILLISECONDS_FROM = 1e11
+
+
+@dataclass(frozen=True)
+class Model:
+    """Base of all answers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them; moments as ISO 8601 text."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the API calls a field, where our name adds the unit: ``Annotated[float, Key("amount")]``."""
+
+    name: str
+
+
+def read(model: type[AnyModel], value: Any, where: str = "result") -> AnyModel:
+    """Return ``value`` as a ``model``. Fields that the model does not have are ignored.
+
+    :raises CfBillingMalformedResponseError: a field is missing, null or of the wrong type.
+    """
+    if not isinstance(value, dict):
+        raise _problem(where, "is not an object", value)
+    return model(
+        **{name: _read(kind, value.get(key), f"{where}.{key}") for name, key, kind in _declared(model)}  # type: ignore[arg-type]
+    )
+
+
+@cache
+def _declared(model: type[Model]) -> list[tuple[str, str, Any]]:
+    """Return each field's name, its key in the JSON object and its type."""
+    declared = []
+    for name, kind in get_type_hints(model, include_extras=True).items():
+        kind, key = get_args(kind) if get_origin(kind) is Annotated else (kind, Key(name))
+        declared.append((name, key.name, kind))
+    return declared
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(kind, UnionType):
+        if value is None:
+            return None
+        (kind,) = (option for option in get_args(kind) if option is not NoneType)
+        if kind is datetime and value == 0:
+            return None  # how the API says "never"
+    if value is None:
+        raise CfBillingMalformedResponseError(f"The answer's {where} is missing or null")
+    if get_origin(kind) is tuple:
+        return _read_many(get_args(kind)[0], value, where)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise _problem(where, f"is none of {', '.join(get_args(kind))}", value)
+        return value
+    if isinstance(kind, type) and issubclass(kind, Model):
+        return read(kind, value, where)
+    return _SCALARS[kind](value, where)
+
+
+def _read_many(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise _problem(where, "is not a list", value)
+    return tuple(_read(kind, item, f"{where}[{i}]") for i, item in enumerate(value))
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise _problem(where, "is not text", value)
+    return value
+
+
+def _boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise _problem(where, "is neither true nor false", value)
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    # bool is a kind of int in Python, and 1e999 is read as infinity.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e18:
+        raise _problem(where, "is not a number", value)
+    return value
+
+
+def _whole(value: Any, where: str) -> int:
+    number = _number(value, where)
+    if number != int(number):
+        raise _problem(where, "is not a whole number", value)
+    return int(number)
+
+
+def _moment(value: Any, where: str) -> datetime:
+    """Read a Unix time, in seconds or milliseconds."""
+    number = _number(value, where)
+    try:
+        return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS_FROM else number, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise _problem(where, "is not a Unix time", value) from None
+
+
+_SCALARS = {str: _text, bool: _boolean, int: _whole, float: _number, datetime: _moment}
+
+
+def _problem(where: str, what: str, value: Any) -> CfBillingMalformedResponseError:
+    # The type, not the value: what stands in the wrong field may be a secret.
+    return CfBillingMalformedResponseError(f"The answer's {where} {what} but of type {type(value).__name__}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Model):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value

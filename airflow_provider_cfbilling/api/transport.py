@@ -1,0 +1,197 @@
+"""How requests travel: session, credentials, time limits, retries of reads.
+
+Reads are retried; whether an endpoint is one is said by its author in ``client.py``, not derived from the
+HTTP verb. :meth:`Transport.send_once` is the other way: once, over a connection of its own.
+"""
+
+import http.client
+from typing import Any, NoReturn
+
+import requests
+import tenacity
+import urllib3
+
+from airflow_provider_cfbilling import __version__
+from airflow_provider_cfbilling.api.envelope import Reply, result_of
+from airflow_provider_cfbilling.api.errors import (
+    CfBillingError,
+    CfBillingMalformedResponseError,
+    CfBillingOutcomeUnknownError,
+    CfBillingRateLimitError,
+    CfBillingUnavailableError,
+)
+from airflow_provider_cfbilling.api.rate_budget import http_date, rate_budget_of, retry_after_seconds
+from airflow_provider_cfbilling.api.settings import Settings
+from airflow_provider_cfbilling.api.wire import Exchange, WatchedAdapter, exchange
+
+READ_TOTAL_SECONDS = 120.0
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
+
+# Everything that requests, urllib3, http.client and ssl raise when a connection fails.
+_CONNECTION_FAILED = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
+
+_full_jitter = tenacity.wait_random_exponential(multiplier=0.5, max=15)
+
+
+class Transport:
+    """Sends requests for one account with one set of credentials."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._budget = rate_budget_of(settings.base_url, settings.secret)
+        self._session = self._new_session()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def read(self, method: str, path: str, **arguments: Any) -> Any:
+        """Ask for something that changes nothing, again if need be, and return the envelope's result.
+
+        Bounded by the connection's ``max_attempts`` and by ``READ_TOTAL_SECONDS``. What Cloudflare says
+        about when to come back (``Retry-After``, ``Ratelimit``) is obeyed in full.
+
+        :raises CfBillingError: the last failure.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((CfBillingUnavailableError, CfBillingRateLimitError)),
+            wait=_wait,
+            stop=tenacity.stop_after_attempt(self._settings.max_attempts)
+            | tenacity.stop_before_delay(READ_TOTAL_SECONDS),
+            retry_error_callback=_give_up,
+        )
+        return retrying(self._read_once, method, path, arguments)
+
+    def _read_once(self, method: str, path: str, arguments: dict[str, Any]) -> Any:
+        self._keep_pause()
+        with exchange(self._settings.read_timeout) as this:
+            try:
+                reply = self._exchange(self._session, method, path, **arguments)
+            except _CONNECTION_FAILED as error:
+                raise CfBillingUnavailableError(self._describe(error, this)) from None
+        return result_of(reply)
+
+    def send_once(self, path: str, body: dict[str, Any]) -> Reply:
+        """POST ``body`` over a fresh connection, one time, and return whatever was answered.
+
+        :raises CfBillingRateLimitError: a pause is being kept: nothing was sent.
+        :raises CfBillingUnavailableError: no byte of the request left this machine: nothing was sent.
+        :raises CfBillingOutcomeUnknownError: it was sent, at least in part, and has no whole answer.
+        """
+        self._keep_pause()
+        # A kept-alive connection may be closed by the other side just as the request goes out.
+        with self._new_session() as session, exchange(self._settings.read_timeout) as this:
+            try:
+                return self._exchange(session, "POST", path, json=body)
+            except Exception as error:  # whatever it is, it must not hide what is known of the charge
+                description = self._describe(error, this)
+                if not this.began:
+                    raise CfBillingUnavailableError(f"{description}. Nothing was sent") from None
+                raise CfBillingOutcomeUnknownError(description) from None
+
+    def _exchange(self, session: requests.Session, method: str, path: str, **arguments: Any) -> Reply:
+        settings = self._settings
+        response = session.request(
+            method,
+            settings.base_url + path,
+            timeout=(settings.connect_timeout, settings.read_timeout),
+            allow_redirects=False,  # X-Auth-Key would travel to the other host
+            stream=True,
+            **arguments,
+        )
+        with response:
+            self._budget.observe(response.status_code, response.headers)
+            return Reply(
+                status=response.status_code,
+                body=_limited_body(response),
+                request_id=response.headers.get("cf-ray", "")[:64] or None,
+                server_time=http_date(response.headers.get("Date", "")),
+                retry_after_seconds=retry_after_seconds(response.headers),
+            )
+
+    def _keep_pause(self) -> None:
+        pause = self._budget.pause_left()
+        if pause > 0:
+            raise CfBillingRateLimitError(
+                f"Cloudflare asked these credentials to pause; {pause:.0f} s are left. Nothing was sent",
+                retry_after_seconds=pause,
+            )
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = _Credentials(self._settings)
+        session.headers["User-Agent"] = f"airflow-provider-cfbilling/{__version__}"
+        # Answers are small; without compression a limit on bytes is a limit on memory.
+        session.headers["Accept-Encoding"] = "identity"
+        session.mount("https://", WatchedAdapter())
+        session.mount("http://", WatchedAdapter())
+        return session
+
+    def _describe(self, error: Exception, this: Exchange) -> str:
+        where = self._settings.base_url
+        if this.expired:
+            return f"{where} gave no whole answer within {self._settings.read_timeout:g} s"
+        reason = _root(error)
+        return f"No answer from {where}: {type(reason).__name__}: {reason!s:.300}"
+
+
+class _Credentials(requests.auth.AuthBase):
+    """Sets the credentials' headers. As an ``auth`` object, so that no ``.netrc`` replaces them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._settings.email is None:
+            request.headers["Authorization"] = f"Bearer {self._settings.secret}"
+        else:
+            request.headers["X-Auth-Email"] = self._settings.email
+            request.headers["X-Auth-Key"] = self._settings.secret
+        return request
+
+
+def _limited_body(response: requests.Response) -> bytes:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise CfBillingMalformedResponseError("The answer is compressed, which was not asked for")
+    body = bytearray()
+    while chunk := response.raw.read(64 * 1024):
+        body += chunk
+        if len(body) > BODY_LIMIT_BYTES:
+            raise CfBillingMalformedResponseError(f"The answer is larger than {BODY_LIMIT_BYTES} bytes")
+    return bytes(body)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Wait as long as Cloudflare asks, and a little more so that callers do not come back all at once."""
+    error = _failure(state)
+    asked = error.retry_after_seconds if isinstance(error, CfBillingRateLimitError) else None
+    return (asked or 0.0) + _full_jitter(state)
+
+
+def _give_up(state: tenacity.RetryCallState) -> NoReturn:
+    error = _failure(state)
+    asked = error.retry_after_seconds if isinstance(error, CfBillingRateLimitError) else None
+    if asked and state.upcoming_sleep > READ_TOTAL_SECONDS - (state.seconds_since_start or 0):
+        error.message += (
+            f"; to wait {asked:.0f} s more, as Cloudflare asks, would exceed the {READ_TOTAL_SECONDS:.0f} s "
+            "that one read may take"
+        )
+    else:
+        error.message += f"; tried {state.attempt_number} times"
+    raise error
+
+
+def _failure(state: tenacity.RetryCallState) -> CfBillingError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, CfBillingError):
+        raise TypeError("only failures of the API are retried") from error
+    return error
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what really happened below the layers of requests and urllib3."""
+    while True:
+        inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
+        if not isinstance(inner, BaseException) or inner is error:
+            return error
+        error = inner

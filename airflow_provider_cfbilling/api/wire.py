@@ -1,0 +1,140 @@
+"""Two things that `requests` does not tell: whether a request has begun to go out, and a true deadline.
+
+A read timeout starts anew with every byte, so an answer that trickles has no end. And an exception alone
+does not prove that nothing was sent. Both are known where the socket is: here.
+"""
+
+import functools
+import heapq
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool
+
+_under_way: ContextVar["Exchange"] = ContextVar("exchange_under_way")
+
+
+class Exchange:
+    """One request and its answer.
+
+    :ivar began: False as long as no byte of the request was handed to the socket, so False proves that
+        nothing was asked of the server.
+    :ivar expired: True once the deadline has cut the connection.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.began = False
+        self.expired = False
+        self._seconds = seconds
+        self._socket: Any = None
+        self._lock = threading.Lock()
+
+    def begin(self, sock: Any) -> None:
+        """Note that the request goes out now, through ``sock``; the deadline counts from here."""
+        self.began = True
+        self._socket = sock
+        _watchdog.watch(time.monotonic() + self._seconds, self)
+
+    def end(self) -> None:
+        """Note that the socket is free for another request."""
+        with self._lock:
+            self._socket = None
+
+    def expire(self) -> None:
+        """Cut the connection, unless the exchange is over."""
+        with self._lock:
+            if self._socket is None:
+                return
+            self.expired = True
+            # A TLS connection through a TLS proxy wraps its socket once more. The base class's method
+            # leaves the TLS state alone, which the reading thread is using.
+            sock = getattr(self._socket, "socket", self._socket)
+            with suppress(OSError):  # closed in the meantime: nothing is left to cut
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+@contextmanager
+def exchange(seconds: float) -> Iterator[Exchange]:
+    """Bound the request made in this block: ``seconds`` from its first byte to the answer's last."""
+    this = Exchange(seconds)
+    token = _under_way.set(this)
+    try:
+        yield this
+    finally:
+        this.end()
+        _under_way.reset(token)
+
+
+class _Watchdog:
+    """One thread that expires the exchanges of this process when they are due."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._due: list[tuple[float, int, Exchange]] = []
+        self._order = itertools.count()
+        self._earlier = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, deadline: float, exchange: Exchange) -> None:
+        with self._earlier:
+            heapq.heappush(self._due, (deadline, next(self._order), exchange))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="cfbilling-deadlines", daemon=True)
+                self._thread.start()
+            elif self._due[0][2] is exchange:
+                self._earlier.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._earlier:
+                wait = self._due[0][0] - time.monotonic() if self._due else None
+                if wait is None or wait > 0:
+                    self._earlier.wait(wait)
+                    continue
+                _, _, exchange = heapq.heappop(self._due)
+            exchange.expire()
+
+
+_watchdog = _Watchdog()
+os.register_at_fork(after_in_child=_watchdog.reset)  # threads do not survive a fork; Airflow forks
+
+
+class WatchedAdapter(HTTPAdapter):
+    """Tells the exchange under way when its request goes out. Never sends anything twice."""
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=0)
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _watched(pool.ConnectionCls)
+        return pool  # type: ignore[no-any-return]
+
+
+class _Watched:
+    sock: Any
+    connect: Callable[[], None]
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        # Connecting first keeps its failures on this side of `begin`.
+        if self.sock is None:
+            self.connect()
+        _under_way.get().begin(self.sock)
+        return super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+@functools.cache
+def _watched(connection_class: type) -> type:
+    if issubclass(connection_class, _Watched):
+        return connection_class
+    return type(f"Watched{connection_class.__name__}", (_Watched, connection_class), {})

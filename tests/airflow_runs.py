@@ -1,0 +1,89 @@
+"""Runs Dags for real: a file in the Dag folder, Airflow's own runner, a real metadata database."""
+
+import importlib.util
+import itertools
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+HEADER = """\
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_cfbilling.operators.cfbilling import *
+from airflow_provider_cfbilling.sensors.cfbilling import *
+
+with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A Dag run as Airflow's database has it."""
+
+    state: str
+    tasks: dict[str, str]
+    """State by task id; of a mapped task by ``task_id[map_index]``."""
+    xcoms: dict[tuple[str, str], Any]
+    """Value by task and key."""
+
+    def result(self, task: str = "task") -> Any:
+        return self.xcoms.get((task, "return_value"))
+
+
+class DagFolder:
+    """The Dag folder of the Airflow that the tests run, in front of a migrated SQLite database."""
+
+    def __init__(self, airflow_home: Path) -> None:
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+        self._home = airflow_home
+        self._folder = airflow_home / "dags"
+        self._folder.mkdir()
+        self._numbers = itertools.count()
+
+    def run(self, tasks: str) -> Run:
+        """Run a Dag whose body is ``tasks``, Python statements, to its end."""
+        dag_id = f"dag_{next(self._numbers)}"
+        return self.run_source(dag_id, HEADER.format(dag_id=dag_id) + indent(tasks, "    "))
+
+    def run_source(self, dag_id: str, source: str) -> Run:
+        """Run the Dag ``dag`` that a file defines, to its end."""
+        path = self._folder / f"{dag_id}.py"
+        path.write_text(source)
+        try:
+            spec = importlib.util.spec_from_file_location(dag_id, path)
+            assert spec
+            assert spec.loader
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            run_id = module.dag.test().run_id
+        finally:
+            path.unlink()
+        return self._read(dag_id, run_id)
+
+    def _read(self, dag_id: str, run_id: str) -> Run:
+        with closing(sqlite3.connect(self._home / "airflow.db")) as database:
+
+            def rows(columns: str, table: str) -> list[tuple[Any, ...]]:
+                query = f"SELECT {columns} FROM {table} WHERE dag_id = ? AND run_id = ?"
+                return database.execute(query, (dag_id, run_id)).fetchall()
+
+            ((state,),) = rows("state", "dag_run")
+            tasks = {
+                _name(*task): state for *task, state in rows("task_id, map_index, state", "task_instance")
+            }
+            xcoms = {
+                (_name(*task), key): json.loads(value)
+                for *task, key, value in rows("task_id, map_index, key, value", "xcom")
+            }
+        return Run(state, tasks, xcoms)
+
+
+def _name(task_id: str, map_index: int) -> str:
+    return task_id if map_index < 0 else f"{task_id}[{map_index}]"

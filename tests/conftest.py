@@ -1,0 +1,46 @@
+"""A real Airflow and a real HTTP server for every test that wants them."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports airflow: its home is read once.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="cfbilling-airflow-"))
+atexit.register(shutil.rmtree, AIRFLOW_HOME, ignore_errors=True)
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]
+os.environ |= {
+    "AIRFLOW_HOME": str(AIRFLOW_HOME),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    "NO_PROXY": "127.0.0.1,localhost",
+}
+
+from airflow_provider_cfbilling.sandbox import Sandbox  # noqa: E402
+from tests.airflow_runs import DagFolder  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[Sandbox]:
+    with Sandbox(settle_seconds=0.2) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A fresh sandbox that the connection ``cfbilling_default`` points at."""
+    running_sandbox.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", running_sandbox.connection_uri())
+    return running_sandbox
+
+
+@pytest.fixture(scope="session")
+def dag_folder() -> DagFolder:
+    """Airflow's Dag folder, in front of a migrated metadata database."""
+    return DagFolder(AIRFLOW_HOME)
