@@ -1,6 +1,9 @@
-"""What `make` runs: checks, tests on each supported Airflow, the demo. One session, one job."""
+"""What `make` runs. One session, one job; each says what it installs."""
 
-import tomllib
+import os
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -13,25 +16,110 @@ nox.options.sessions = ["check", "test"]
 NEWEST = "3.3.2"
 AIRFLOWS = ["2.11.2", "3.0.6", "3.1.8", "3.2.2", NEWEST]
 PYTHONS = ["3.11", "3.12", "3.13"]
-# The newest Python that these releases of Airflow run on is 3.12; the others run on whatever runs nox.
-BEFORE_PYTHON_3_13 = {"2.11.2": "3.12", "3.0.6": "3.12"}
+# The newest Python that these run on; the others run on all of ours.
+NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
+
+# Airflow has a thousand modules; without their compiled form each start takes seconds longer.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
-def constraints(airflow: str) -> str:
+def pythons(airflow: str) -> list[str]:
+    """Return the Pythons, oldest first, that a release of Airflow runs on."""
+    return PYTHONS[: PYTHONS.index(NEWEST_PYTHON.get(airflow, PYTHONS[-1])) + 1]
+
+
+def python_for(airflow: str) -> str | None:
+    """Return the Python to run a release of Airflow on; None is the one that runs nox."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return None if here in pythons(airflow) else pythons(airflow)[-1]
+
+
+def pins(airflow: str) -> str:
     return f"constraints/airflow-{airflow}.txt"
 
 
-def install(session: nox.Session, airflow: str, extra: str) -> None:
-    session.log(f"Installing Airflow {airflow} and this package (a minute at first, seconds after that).")
-    session.install("--constraint", constraints(airflow), f"apache-airflow=={airflow}", "-e", f".[{extra}]")
+def install(session: nox.Session, airflow: str, *packages: str) -> None:
+    session.log(f"Installing Airflow {airflow}: about a minute the first time, a second after that.")
+    session.install("--quiet", "--constraint", pins(airflow), f"apache-airflow=={airflow}", *packages)
+
+
+@nox.session
+@nox.parametrize("python, airflow", [(python_for(airflow), airflow) for airflow in AIRFLOWS], ids=AIRFLOWS)
+def test(session: nox.Session, airflow: str) -> None:
+    """Run the tests on one release of Airflow."""
+    install(session, airflow, "-e", ".[dev]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Top up in the sandbox with the weekly example Dag."""
+    install(session, NEWEST, "-e", ".[sandbox]")
+    session.run("python", "demo/run.py")
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Lint, types, and what the built package holds."""
+    install(session, NEWEST, "-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    with tempfile.TemporaryDirectory() as dist:
+        session.run("python", "-m", "build", "--installer", "uv", "--outdir", dist, silent=True)
+        built = [str(path) for path in Path(dist).iterdir()]
+        session.run("twine", "check", "--strict", *built)
+        look_into(session, next(path for path in built if path.endswith(".whl")))
+
+
+def look_into(session: nox.Session, wheel: str) -> None:
+    """Fail unless the wheel holds the package, all of it, and nothing else."""
+    expected = {
+        str(path)
+        for path in Path("airflow_provider_cfbilling").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    if packed != expected:
+        session.error(f"the wheel lacks {expected - packed} and has too much: {packed - expected}")
+    session.log(f"{Path(wheel).name} holds {len(packed)} files: the package and nothing else.")
+
+
+@nox.session
+@nox.parametrize("python, airflow", [(python_for(airflow), airflow) for airflow in AIRFLOWS], ids=AIRFLOWS)
+def footprint(session: nox.Session, airflow: str) -> None:
+    """Show that installing this package beside Airflow adds no other package."""
+    install(session, airflow)
+    session.run("uv", "pip", "uninstall", "--quiet", "airflow-provider-cfbilling")
+    before = frozen(session)
+    install(session, airflow, ".")
+    added = frozen(session) - before
+    if {line.split("==")[0].split(" @ ")[0] for line in added} != {"airflow-provider-cfbilling"}:
+        session.error(f"installing this package also changed {added}")
+    session.log(f"Beside Airflow {airflow} ({len(before)} packages) it adds itself and no other package.")
+
+
+def frozen(session: nox.Session) -> set[str]:
+    listed = session.run("uv", "pip", "freeze", "--quiet", silent=True)
+    return set(str(listed).splitlines())
 
 
 @nox.session(default=False, venv_backend="none")
-def pins(session: nox.Session) -> None:
-    """Renew constraints/: the newest releases that each Airflow accepts, one plain name==version a line."""
-    for airflow in AIRFLOWS:
-        for python in PYTHONS:
-            if python > BEFORE_PYTHON_3_13.get(airflow, python):
-                continue
-            # Later Pythons keep what earlier ones chose, so that one file serves them all.
-            ...
+def renew_pins(session: nox.Session) -> None:
+    """Write constraints/ anew: the newest releases that each Airflow accepts, as plain name==version lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        pinned, wanted = Path(folder, "pinned.txt"), Path(folder, "wanted.in")
+        for airflow in AIRFLOWS:
+            lines: set[str] = set()
+            wanted.write_text(f"apache-airflow=={airflow}")
+            for python in pythons(airflow):
+                # A newer Python keeps what an older one chose, so that one file serves them all.
+                pinned.write_text("\n".join(lines))
+                compiled = session.run(
+                    *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--extra", "dev"),
+                    *("--python-version", python, "--constraint", str(pinned)),
+                    *(str(wanted), "pyproject.toml"),
+                    silent=True,
+                )
+                lines |= set(str(compiled).splitlines())
+            Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")

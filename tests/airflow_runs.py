@@ -16,8 +16,12 @@ HEADER = """\
 from datetime import UTC, datetime
 
 from airflow.providers.common.compat.sdk import DAG
-from airflow_provider_cfbilling.operators.cfbilling import *
-from airflow_provider_cfbilling.sensors.cfbilling import *
+from airflow_provider_cfbilling.operators.cfbilling import (
+    CfBillingCreateTopupOperator,
+    CfBillingGetCreditBalanceOperator,
+    CfBillingGetTopupConfigOperator,
+)
+from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 
 with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
 """
@@ -66,6 +70,11 @@ class DagFolder:
         finally:
             path.unlink()
         return self._read(dag_id, run_id)
+
+    def database_dump(self) -> str:
+        """Return all that Airflow has written down, as SQL."""
+        with closing(sqlite3.connect(self._home / "airflow.db")) as database:
+            return "\n".join(database.iterdump())
 
     def _read(self, dag_id: str, run_id: str) -> Run:
         with closing(sqlite3.connect(self._home / "airflow.db")) as database:

@@ -92,6 +92,7 @@ class CfBillingTopupConfigErrorSensor(WithHook, BaseSensorOperator):
         """Look once."""
         from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
 
+        since = self._since()
         with airflow_errors():
             try:
                 config = self.hook.get_topup_config()
@@ -99,7 +100,7 @@ class CfBillingTopupConfigErrorSensor(WithHook, BaseSensorOperator):
                 self.log.warning("Could not look, and will look again: %s", error)
                 return PokeReturnValue(is_done=False)
         self.log.info("The automatic top-up is %s.", config.state)
-        broken = config.is_broken(self._since())
+        broken = config.is_broken(since)
         return PokeReturnValue(is_done=broken == (self.wait_for == "error"), xcom_value=config.to_dict())
 
     def _since(self) -> datetime | None:

@@ -1,15 +1,36 @@
-"""CfBillingCreateTopupOperator in a real Dag run, against a real HTTP server."""
+"""CfBillingCreateTopupOperator in real Dag runs, against a real HTTP server that keeps the books."""
+
+from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.airflow_runs import DagFolder
+from airflow_provider_cfbilling.sandbox.records import READ_TOKEN
+from tests.airflow_runs import DagFolder, Run
 
-FAST = "poll_interval=0.1, timeout=10"
+Log = pytest.CaptureFixture[str]
+
+ANOTHER_ACCOUNT = "f" * 32
 
 
-def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    run = dag_folder.run(f"CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, {FAST})")
+def top_up(dag_folder: DagFolder, **arguments: object) -> Run:
+    """Run a Dag with one top-up that would be retried at once, twice, if Airflow were allowed to."""
+    given = {"amount_cents": 2500, "poll_interval": 0.1, "timeout": 10.0, "retries": 2} | arguments
+    written = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    return dag_folder.run(f"CfBillingCreateTopupOperator(task_id='task', retry_delay=0.01, {written})")
+
+
+def said(log: Log) -> str:
+    return "".join(log.readouterr())
+
+
+def posted(sandbox: Sandbox) -> int:
+    return len(sandbox.requests("createTopup"))
+
+
+def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: DagFolder, capfd: Log) -> None:
+    run = top_up(dag_folder)
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert run.result() == {
@@ -23,14 +44,240 @@ def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: Dag
         "outcome": "charged",
     }
     assert (charge.amount_cents, charge.status) == (2500, "paid")
-    print(run)
+    assert "Charging 2500 cents ($25.00)" in said(capfd)
 
 
-def test_x(sandbox: Sandbox, dag_folder: DagFolder, capfd) -> None:
-    run = dag_folder.run(
-        f"CfBillingCreateTopupOperator(task_id='task', amount_cents='{{{{ 250 }}}}', {FAST})"
-    )
-    out = capfd.readouterr()
+def test_id_is_pushed_before_the_wait(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(topup_outcome="requires_action")
+    run = top_up(dag_folder, timeout=0.3)
+    (charge,) = sandbox.charges()
     assert run.state == "failed"
-    assert "amount_cents must be at least 1000 ($10.00); got 250" in out.out + out.err
+    assert run.xcoms["task", "payment_intent_id"] == charge.invoice_id
+
+
+def test_without_waiting_the_top_up_is_reported_as_pending(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    run = top_up(dag_folder, wait_for_completion=False)
+    assert (run.result()["status"], run.result()["outcome"]) == ("pending", "charged")
+    assert sandbox.requests("checkTopupStatus") == []
+    assert len(sandbox.charges()) == 1
+
+
+def test_amount_and_account_may_be_templates(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(ANOTHER_ACCOUNT)
+    run = top_up(dag_folder, amount_cents="{{ 1000 + 234 }}", account_id="{{ 'F' * 32 }}")
+    (charge,) = sandbox.charges()
+    assert (charge.account_id, charge.amount_cents) == (ANOTHER_ACCOUNT, 1234)
+    assert run.result()["account_id"] == ANOTHER_ACCOUNT
+
+
+def test_named_payment_method_is_charged(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(default_payment_method=None)
+    run = top_up(dag_folder, payment_method_id="pm_sandbox_second")
+    assert run.state == "success"
+    assert len(sandbox.charges()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"amount_cents": 2500.0}, "must be a whole number of cents (1000 is $10.00); got 2500.0"),
+        ({"amount_cents": True}, "must be a whole number of cents (1000 is $10.00); got True"),
+        ({"amount_cents": "25.00"}, "must be a whole number of cents (1000 is $10.00); got '25.00'"),
+        ({"amount_cents": "{{ '' }}"}, "must be a whole number of cents (1000 is $10.00); got ''"),
+        ({"amount_cents": "-2500"}, "must be a whole number of cents (1000 is $10.00); got '-2500'"),
+        ({"amount_cents": -2500}, "amount_cents must be at least 1000 ($10.00); got -2500"),
+        ({"amount_cents": 999}, "amount_cents must be at least 1000 ($10.00); got 999"),
+        ({"payment_method_id": "pm 1"}, "payment_method_id must be an id made of letters, digits"),
+        ({"payment_method_id": ""}, "payment_method_id must be an id made of letters, digits"),
+        ({"only_if_balance_below_cents": 0}, "only_if_balance_below_cents must be a number of cents above 0"),
+        ({"budget_cents": 5000}, "budget_cents and budget_period belong together"),
+        ({"budget_period": "day"}, "budget_cents and budget_period belong together"),
+        ({"budget_cents": True, "budget_period": "day"}, "budget_cents must be a number of cents above 0"),
+        ({"budget_cents": 5000, "budget_period": "year"}, "budget_period must be one of day, week, month"),
+    ],
+)
+def test_bad_input_is_refused_before_any_request(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, arguments: dict[str, object], message: str
+) -> None:
+    run = top_up(dag_folder, **arguments)
+    assert run.state == "failed"
+    assert message in said(capfd)
     assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), True, "30"])
+def test_bad_seconds_are_refused_when_the_dag_is_parsed(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a number of seconds above 0; got"):
+        CfBillingCreateTopupOperator(task_id="task", amount_cents=2500, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("account", "arguments", "message"),
+    [
+        (
+            {"min_cents": 5000},
+            {},
+            "amount_cents is 2500 cents ($25.00), but this account may top up from 5000 cents ($50.00) to "
+            "100000 cents ($1,000.00) at once. Nothing was charged",
+        ),
+        ({"max_cents": 2000}, {}, "from 1000 cents ($10.00) to 2000 cents ($20.00) at once"),
+        ({"default_payment_method": None}, {}, "The account has no default payment method"),
+        (
+            {},
+            {"budget_cents": 2499, "budget_period": "day"},
+            "The budget is 2499 cents ($24.99) a day",
+        ),
+    ],
+)
+def test_top_up_that_must_not_be_made_fails_before_it_is_sent(
+    sandbox: Sandbox,
+    dag_folder: DagFolder,
+    capfd: Log,
+    account: dict[str, object],
+    arguments: dict[str, object],
+    message: str,
+) -> None:
+    sandbox.configure(**account)
+    run = top_up(dag_folder, **arguments)
+    assert run.state == "failed"
+    assert message in said(capfd)
+    assert posted(sandbox) == 0
+
+
+def test_balance_guard_skips_when_there_is_enough(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
+) -> None:
+    sandbox.configure(balance_cents=1000)
+    run = top_up(dag_folder, only_if_balance_below_cents=1000)
+    assert run.tasks == {"task": "skipped"}
+    assert "The balance is 1000 cents ($10.00), which is not below 1000 cents ($10.00)" in said(capfd)
+    assert posted(sandbox) == 0
+
+
+def test_balance_guard_charges_when_it_is_low(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=999.99)
+    run = top_up(dag_folder, only_if_balance_below_cents="{{ 1000 }}")
+    assert run.state == "success"
+    assert len(sandbox.charges()) == 1
+
+
+def test_budget_counts_what_was_charged_already(sandbox: Sandbox, dag_folder: DagFolder, capfd: Log) -> None:
+    today = datetime.now(UTC)
+    sandbox.add_invoice(1500, origin="auto")
+    sandbox.add_invoice(9000, status="void")
+    over = top_up(dag_folder, budget_cents=3999, budget_period="day")
+    assert over.state == "failed"
+    assert (
+        f"Since {today:%Y-%m-%d} (UTC) 1500 cents ($15.00) were charged, so 2500 cents ($25.00) more "
+        "would exceed it. Nothing was charged." in said(capfd)
+    )
+    assert posted(sandbox) == 0
+    assert top_up(dag_folder, budget_cents=4000, budget_period="day").state == "success"
+
+
+def test_dry_run_checks_everything_and_charges_nothing(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    run = top_up(dag_folder, dry_run=True, budget_cents=5000, budget_period="month")
+    assert run.state == "success"
+    assert (run.result()["outcome"], run.result()["payment_intent_id"]) == ("dry_run", None)
+    assert {request.operation for request in sandbox.requests()} == {
+        "getCreditBalance",
+        "getTopupLimits",
+        "getInvoiceHistory",
+    }
+    assert top_up(dag_folder, dry_run=True, amount_cents=200_000).state == "failed"
+
+
+def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFolder, capfd: Log) -> None:
+    sandbox.configure(topup_outcome="declined")
+    run = top_up(dag_folder)
+    assert run.state == "failed"
+    assert "declined" in said(capfd)
+    assert (posted(sandbox), sandbox.charges()) == (1, [])
+
+
+@pytest.mark.parametrize("kind", ["reset", "drop", "hang", "status", "truncate"])
+def test_lost_answer_fails_without_sending_it_again(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.5")
+    sandbox.fault("createTopup", kind, when="after", **({"status": 502} if kind == "status" else {}))
+    run = top_up(dag_folder)
+    assert run.state == "failed"
+    assert "whether the card was charged is not known, and it is not sent again" in said(capfd)
+    assert (posted(sandbox), len(sandbox.charges())) == (1, 1)
+
+
+@pytest.mark.parametrize("status", ["void", "uncollectible"])
+def test_failed_payment_fails_without_a_retry(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, status: str
+) -> None:
+    sandbox.configure(topup_outcome=status)
+    run = top_up(dag_folder)
+    (charge,) = sandbox.charges()
+    assert run.state == "failed"
+    assert f"The payment of top-up {charge.invoice_id} failed: its invoice is {status}" in said(capfd)
+    assert posted(sandbox) == 1
+
+
+def test_wait_that_times_out_says_where_to_look_and_charges_no_more(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
+) -> None:
+    sandbox.configure(topup_outcome="requires_action")
+    run = top_up(dag_folder, timeout=0.5)
+    log = said(capfd)
+    (charge,) = sandbox.charges()
+    assert run.state == "failed"
+    assert f"Top-up {charge.invoice_id} was accepted and is still pending 0.5 s later" in log
+    assert "3-D Secure" in log
+    assert f"https://dash.cloudflare.com/{sandbox.account_id}/ai/ai-gateway" in log
+
+
+def test_wait_outlives_a_cloudflare_that_is_away_for_a_while(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.fault("checkTopupStatus", "status", status=503, times=7)
+    run = top_up(dag_folder)
+    assert run.state == "success"
+    assert len(sandbox.charges()) == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ("not-the-token", "Cloudflare refused the credentials"),
+        (READ_TOKEN, 'The API token needs the permission "AI Gateway Write"'),
+    ],
+)
+def test_refused_credentials_fail_without_a_retry(
+    sandbox: Sandbox,
+    dag_folder: DagFolder,
+    capfd: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    token: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token=token))
+    run = top_up(dag_folder)
+    assert run.state == "failed"
+    assert message in said(capfd)
+    assert sandbox.charges() == []
+
+
+def test_unreachable_before_the_charge_is_retried_by_airflow(
+    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?max_attempts=1")
+    sandbox.fault("getCreditBalance", "drop")
+    run = top_up(dag_folder)
+    assert run.state == "success"
+    assert len(sandbox.charges()) == 1
+
+
+def test_no_secret_reaches_log_or_database(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
+    run = top_up(dag_folder)
+    seen = said(capfd) + repr(run) + dag_folder.database_dump()
+    assert run.state == "success"
+    assert sandbox.token not in seen
+    assert "seti_" not in seen  # how a client_secret begins

@@ -1,0 +1,47 @@
+# Everything is installed below .nox and .venvs, from PyPI; nothing outside this folder is touched.
+
+PYTHON ?= python3
+TOOLS := .venvs/tools
+NOX := $(TOOLS)/bin/nox
+
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+export UV_PYTHON_DOWNLOADS := never
+AIRFLOW ?= 3.3.2
+
+.PHONY: help demo test test-matrix check footprint pins clean
+
+help:
+	@echo "make demo         run the weekly top-up in the sandbox, with real Airflow"
+	@echo "make test         run the tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
+	@echo "make test-matrix  run the tests on every supported Airflow"
+	@echo "make check        lint, types, and what the built package holds"
+	@echo "make footprint    show that the package adds no other package to Airflow"
+	@echo "make pins         renew constraints/"
+
+demo: $(NOX)
+	@$(NOX) --session demo
+
+test: $(NOX)
+	@$(NOX) --session "test($(AIRFLOW))" -- $(ARGS)
+
+test-matrix: $(NOX)
+	@$(NOX) --session test -- $(ARGS)
+
+check: $(NOX)
+	@$(NOX) --session check
+
+footprint: $(NOX)
+	@$(NOX) --session footprint
+
+pins: $(NOX)
+	@$(NOX) --session renew_pins
+
+clean:
+	rm -rf .demo .nox .venvs build dist
+
+$(NOX): constraints/tools.txt
+	@echo "Setting up the tools (uv, nox) in $(TOOLS) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@rm -rf $(TOOLS)
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/tools.txt "nox[uv]"

@@ -1,0 +1,41 @@
+"""The operators that only read."""
+
+import pytest
+
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.airflow_runs import DagFolder
+
+
+def test_balance_is_returned_with_its_unit(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=640.19)
+    run = dag_folder.run("CfBillingGetCreditBalanceOperator(task_id='task')")
+    assert run.state == "success"
+    assert run.result()["balance_cents"] == 640.19
+    assert run.result()["payment_method"] == {"brand": "visa", "last4": "4242"}
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [("heal", "active"), ("break", "failing"), ("disable", "disabled"), ("unset", "unset")],
+)
+def test_configuration_is_returned_with_its_state(
+    sandbox: Sandbox, dag_folder: DagFolder, action: str, state: str
+) -> None:
+    sandbox.auto_topup(action)
+    run = dag_folder.run("CfBillingGetTopupConfigOperator(task_id='task')")
+    assert run.state == "success"
+    assert run.result()["state"] == state
+
+
+def test_unknown_connection_setting_is_refused_by_name(
+    sandbox: Sandbox,
+    dag_folder: DagFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?retries=3")
+    run = dag_folder.run("CfBillingGetCreditBalanceOperator(task_id='task', retries=1, retry_delay=0.01)")
+    assert run.state == "failed"
+    assert "Connection 'cfbilling_default' cannot be used" in (said := "".join(capfd.readouterr()))
+    assert "extra holds 'retries'; it may hold only email, connect_timeout, read_timeout" in said
+    assert sandbox.requests() == []
