@@ -1,0 +1,67 @@
+"""The stand-in for Cloudflare's API: an ASGI application, faults included."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from airflow_provider_cfbilling.sandbox.answers import edge_page, failure
+from airflow_provider_cfbilling.sandbox.exchange import Exchange
+from airflow_provider_cfbilling.sandbox.faults import Fault
+from airflow_provider_cfbilling.sandbox.wire import Wire
+from airflow_provider_cfbilling.sandbox.world import World
+
+_HALF_AN_ENVELOPE = '{"success": true, "errors": [], "messages": [], "result": {"pay'
+
+
+class BillingApi:
+    """Answers everything under ``/client/v4``; any other path is not found."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            exchange = Exchange(self._world, request, await request.body())
+        except ClientDisconnect:
+            return
+        if exchange.fault is None:
+            await exchange.answer(exchange.perform(), send)
+            return
+        # A request that hangs is cancelled when the server stops.
+        with suppress(asyncio.CancelledError):
+            await _play(exchange.fault, exchange, send)
+
+
+async def _play(fault: Fault, exchange: Exchange, send: Send) -> None:
+    performed = fault.when in ("after", "middle")
+    response = exchange.perform() if performed else exchange.dressed(edge_page(502))
+    if fault.kind in ("status", "garbage", "redirect"):
+        await exchange.answer(exchange.dressed(_replacement(fault)), send)
+    else:
+        if fault.kind in ("slow", "truncate"):
+            exchange.record_status(response)
+        await Wire(exchange.request).spoil(fault, response)
+    if fault.when == "late":
+        await asyncio.sleep(fault.seconds)
+        exchange.perform()
+
+
+def _replacement(fault: Fault) -> Response:
+    if fault.kind == "redirect":
+        return RedirectResponse(fault.location, fault.status or 302, fault.headers)
+    if fault.kind == "garbage":
+        body = _HALF_AN_ENVELOPE if fault.body is None else fault.body
+        body = body if fault.size is None else "x" * fault.size
+        return Response(body, fault.status or 200, fault.headers, media_type="application/json")
+    status = fault.status or 502
+    if fault.body is not None:
+        return Response(fault.body, status, fault.headers, media_type="application/json")
+    if fault.html:
+        return edge_page(status, fault.headers)
+    return failure(status, 10000 + status, f"Injected error {status}", fault.headers)

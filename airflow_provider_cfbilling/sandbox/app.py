@@ -1,0 +1,65 @@
+"""The sandbox's API, control surface and page, put together and ready to serve."""
+
+from __future__ import annotations
+
+import socket
+from importlib.resources import files
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from airflow_provider_cfbilling.sandbox.api import BillingApi
+from airflow_provider_cfbilling.sandbox.control import control_routes
+from airflow_provider_cfbilling.sandbox.wire import TransportProtocol
+from airflow_provider_cfbilling.sandbox.world import World
+
+_ONLY_ITSELF = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"
+    " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def build_server(world: World) -> uvicorn.Server:
+    """A server of one world, to be run on a socket."""
+    app = Starlette(
+        routes=[
+            _file("/", "page.html", "text/html"),
+            _file("/openapi.yaml", "openapi.yaml", "application/yaml"),
+            *control_routes(world),
+            Mount("", BillingApi(world)),
+        ]
+    )
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=TransportProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        date_header=False,  # each answer carries the sandbox's own time
+        timeout_graceful_shutdown=1,
+    )
+    return _Server(config)
+
+
+def _file(path: str, name: str, media_type: str) -> Route:
+    content = files(__package__).joinpath(name).read_bytes()
+
+    async def endpoint(request: Request) -> Response:
+        return Response(content, headers={"content-security-policy": _ONLY_ITSELF}, media_type=media_type)
+
+    return Route(path, endpoint)
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Requests that hang on purpose would hold up the end.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)

@@ -1,0 +1,125 @@
+"""What the API does with money: the one place where the sandbox charges."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from airflow_provider_cfbilling.sandbox.ledger import Ledger
+from airflow_provider_cfbilling.sandbox.records import (
+    Account,
+    AutoTopup,
+    Invoice,
+    Origin,
+    PastInvoice,
+    Status,
+)
+
+_UNSET_CONFIGS: dict[str, dict[str, Any]] = {
+    "null": {"amount": None, "threshold": None, "error": None, "disabledReason": None, "lastFailedAt": None},
+    "zero": {"amount": 0, "threshold": 0, "error": None, "disabledReason": None, "lastFailedAt": 0},
+    "absent": {"amount": None, "threshold": None},
+}
+
+
+class CardDeclinedError(Exception):
+    """The card was refused at once: no invoice, no charge."""
+
+
+class Bank:
+    """Top-ups of the ledger's accounts.
+
+    :param clock: gives Unix seconds.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    def top_up(self, account_id: str, amount_cents: int, origin: Origin = "manual") -> Invoice:
+        """Charge a card: one invoice, one charge. Raises :class:`CardDeclinedError`."""
+        account = self._account(account_id)
+        outcome = account.next_topup_outcome or account.topup_outcome
+        if account.next_topup_outcome:
+            self._ledger.save_account(account_id, replace(account, next_topup_outcome=None))
+        if outcome == "declined":
+            raise CardDeclinedError
+        final: Status | None = None if outcome == "requires_action" else outcome
+        now = self._clock()
+        invoice = Invoice(
+            id=_new_invoice_id(),
+            account_id=account_id,
+            amount_cents=amount_cents,
+            amount_due_cents=round(amount_cents * (1 + account.tax_percent / 100)),
+            status="open",
+            origin=origin,
+            created=int(now),
+            visible_at=now + account.history_lag_seconds,
+            settles_at=now + account.settle_seconds if final else None,
+            settles_as=final,
+        )
+        with self._ledger.transaction():
+            self._ledger.add_invoice(invoice)
+            self._ledger.add_charge(invoice, now)
+        return invoice
+
+    def add_past_invoice(self, account_id: str, past: PastInvoice) -> Invoice:
+        """Put an invoice into the history of an account."""
+        self._account(account_id)
+        created = self._clock() if past.created is None else past.created
+        due = past.amount_cents if past.amount_due_cents is None else past.amount_due_cents
+        invoice = Invoice(
+            id=_new_invoice_id(),
+            account_id=account_id,
+            amount_cents=past.amount_cents,
+            amount_due_cents=due,
+            status=past.status,
+            origin=past.origin,
+            created=int(created),
+            visible_at=created,
+            description=past.description,
+            without=past.without,
+        )
+        self._ledger.add_invoice(invoice)
+        return invoice
+
+    def change_auto_topup(self, account_id: str, change: AutoTopup) -> Invoice | None:
+        """Let something happen to the auto top-up of an account; ``perform`` gives the invoice, if any."""
+        if change.action == "perform":
+            configured = self._account(account_id).topup_config.get("amount")
+            try:
+                return self.top_up(account_id, change.amount_cents or int(configured or 1000), "auto")
+            except CardDeclinedError:
+                change = replace(change, action="break")
+        account = self._account(account_id)
+        config = self._changed_config(account.topup_config, change)
+        self._ledger.save_account(account_id, replace(account, topup_config=config))
+        return None
+
+    def _changed_config(self, config: dict[str, Any], change: AutoTopup) -> dict[str, Any]:
+        if change.action == "unset":
+            return _UNSET_CONFIGS[change.style]
+        if change.action == "heal":
+            return {**config, "error": None, "disabledReason": None, "lastFailedAt": None}
+        if change.action == "disable":
+            return {**config, "disabledReason": change.reason}
+        failed_at = self._clock() if change.last_failed_at is None else change.last_failed_at
+        unit = 1000 if change.milliseconds else 1
+        return {**config, "error": change.error, "lastFailedAt": int(failed_at * unit)}
+
+    def _account(self, account_id: str) -> Account:
+        account = self._ledger.account(account_id)
+        if account is None:
+            raise ValueError(f"no account {account_id!r}")
+        return account
+
+
+def new_client_secret() -> str:
+    """A Stripe credential look-alike, easy to find where it must not be."""
+    return f"seti_sandbox{secrets.token_hex(8)}_secret_{secrets.token_hex(12)}"
+
+
+def _new_invoice_id() -> str:
+    return f"in_1{secrets.token_hex(11)}"

@@ -1,0 +1,98 @@
+"""One request to the API and its answer."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+from email.utils import formatdate
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Send
+
+from airflow_provider_cfbilling.sandbox.access import Credentials, authorise
+from airflow_provider_cfbilling.sandbox.answers import RefusalError, success
+from airflow_provider_cfbilling.sandbox.operations import Call, Operation, route
+from airflow_provider_cfbilling.sandbox.records import SeenRequest
+from airflow_provider_cfbilling.sandbox.world import World
+
+
+class Exchange:
+    """A request that has arrived whole: it counts, it is on record, and a fault may await it.
+
+    :ivar fault: what goes wrong with it; None: nothing.
+    """
+
+    def __init__(self, world: World, request: Request, body: bytes) -> None:
+        self.request = request
+        self._body = body
+        self._path: str = request.scope["path"]
+        self._query: str = request.scope["query_string"].decode("latin-1")
+        self._world = world
+        self._epoch = world.epoch
+        self._credentials = Credentials.of(request.headers)
+        self._limit_headers, self._too_many = world.limiter.count(self._credentials.fingerprint)
+        self._operation: Operation | None = None
+        with suppress(RefusalError):
+            _, self._operation = route(request.method, self._path)
+        self.fault = world.faults.take(self._operation.id) if self._operation else None
+        self._number = world.ledger.add_request(self._seen())
+
+    def _seen(self) -> SeenRequest:
+        return SeenRequest(
+            at=self._world.now(),
+            method=self.request.method,
+            path=self._path,
+            query=self._query,
+            operation=self._operation.id if self._operation else None,
+            status=None,
+            token=self._credentials.fingerprint,
+            fault=self.fault.kind if self.fault else None,
+        )
+
+    def perform(self) -> Response:
+        """Do what the request asks for, if it may: the answer is ready to be sent."""
+        if self._epoch != self._world.epoch:
+            return self.dressed(RefusalError(503, 10503, "The sandbox was reset").response())
+        try:
+            return self.dressed(success(self._result()))
+        except RefusalError as refusal:
+            return self.dressed(refusal.response())
+
+    def _result(self) -> object:
+        if self._too_many is not None:
+            raise self._too_many
+        account_id, operation = route(self.request.method, self._path)
+        now = self._world.now()
+        self._world.ledger.settle(now)
+        accounts = self._world.ledger.accounts()
+        call = Call(
+            account_id=account_id,
+            account=authorise(self._credentials, account_id, accounts, write=operation.write),
+            query=parse_qs(self._query, keep_blank_values=True),
+            content_type=self.request.headers.get("content-type", ""),
+            body=self._body,
+            now=now,
+        )
+        return operation.perform(self._world.operations, call)
+
+    def dressed(self, response: Response) -> Response:
+        """Add the headers that every answer of Cloudflare's carries, unless a fault has set them."""
+        headers = {
+            "date": formatdate(self._world.now(), usegmt=True),
+            "cf-ray": f"{secrets.token_hex(8)}-AMS",
+            **self._limit_headers,
+        }
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    async def answer(self, response: Response, send: Send) -> None:
+        self.record_status(response)
+        await response(self.request.scope, self.request.receive, send)
+
+    def record_status(self, response: Response) -> None:
+        """Put the answer's status on record, before the client can know it."""
+        if self._epoch == self._world.epoch:
+            self._world.ledger.answered(self._number, response.status_code)

@@ -1,0 +1,212 @@
+"""What the sandbox remembers: accounts, invoices, charges and requests. Every amount is in cents."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+DEFAULT_ACCOUNT_ID = "0123456789abcdef0123456789abcdef"
+WRITE_TOKEN = "sandbox-token"  # noqa: S105 - published on purpose: it opens nothing but a sandbox
+READ_TOKEN = "sandbox-read-token"  # noqa: S105
+GLOBAL_EMAIL = "sandbox@example.com"
+GLOBAL_API_KEY = "sandbox-global-api-key"
+
+PAYMENT_METHODS = {
+    "pm_sandbox_default": {"brand": "visa", "last4": "4242"},
+    "pm_sandbox_second": {"brand": "mastercard", "last4": "4444"},
+}
+
+Outcome = Literal["paid", "declined", "requires_action", "void", "uncollectible"]
+Origin = Literal["manual", "auto"]
+Status = Literal["draft", "open", "paid", "uncollectible", "void"]
+AutoTopupAction = Literal["break", "heal", "disable", "unset", "perform"]
+UnsetStyle = Literal["null", "zero", "absent"]
+
+Record = TypeVar("Record")
+
+
+def _active_topup_config() -> dict[str, Any]:
+    return {"amount": 2000, "threshold": 500, "error": None, "disabledReason": None, "lastFailedAt": None}
+
+
+def _no_spending_limit() -> dict[str, Any]:
+    return {"enabled": False, "config": {"amount": None, "duration": None, "strategy": None}}
+
+
+@dataclass(frozen=True)
+class Account:
+    """One account and its switches: each field can be given to ``configure``.
+
+    :param balance_cents: credit balance in cents, fractions allowed.
+    :param min_cents: smallest top-up in cents.
+    :param max_cents: largest top-up in cents.
+    :param currency: of limits and invoices.
+    :param default_payment_method: ``pm_sandbox_default``, ``pm_sandbox_second``, or None: no default.
+    :param topup_outcome: what becomes of a top-up: ``paid``; ``declined`` (refused at once, nothing is
+        charged); ``requires_action`` (3-D Secure: pending for ever); ``void`` or ``uncollectible`` (accepted,
+        then failed at the time of settlement).
+    :param next_topup_outcome: the same, for the next top-up only.
+    :param settle_seconds: from a top-up's acceptance to its settlement.
+    :param tax_percent: added to an invoice's ``amount_due``; the credit bought stays the amount asked for.
+    :param history_lag_seconds: how long after its creation an invoice appears in the history.
+    :param per_page: invoices on one page of the history, unless the request says otherwise.
+    :param ignore_page: the history ignores ``page`` and ``per_page``, which the real API does not document.
+    :param sparse: answers leave out what the contract calls optional, and send null where it may be null.
+    :param topup_config: the auto top-up configuration, exactly as the API shall answer it.
+    :param spending_limit: the legacy spending limit, exactly as the API shall answer it.
+    :param token: the API token with "AI Gateway Write" on this account.
+    :param read_token: the API token with "AI Gateway Read" on this account.
+    """
+
+    balance_cents: float = 640.19
+    min_cents: int = 1_000
+    max_cents: int = 100_000
+    currency: str = "usd"
+    default_payment_method: Literal["pm_sandbox_default", "pm_sandbox_second"] | None = "pm_sandbox_default"
+    topup_outcome: Outcome = "paid"
+    next_topup_outcome: Outcome | None = None
+    settle_seconds: float = 2.0
+    tax_percent: float = 0.0
+    history_lag_seconds: float = 0.0
+    per_page: int = 20
+    ignore_page: bool = False
+    sparse: bool = False
+    topup_config: dict[str, Any] = field(default_factory=_active_topup_config)
+    spending_limit: dict[str, Any] = field(default_factory=_no_spending_limit)
+    token: str = WRITE_TOKEN
+    read_token: str = READ_TOKEN
+
+    def __post_init__(self) -> None:
+        if self.per_page < 1:
+            raise ValueError("per_page must be at least 1")
+
+
+@dataclass(frozen=True)
+class Invoice:
+    """An invoice as the sandbox keeps it; times are Unix seconds.
+
+    :param amount_cents: the credit bought.
+    :param amount_due_cents: what the card pays, tax included.
+    :param visible_at: when the history begins to show it.
+    :param settles_at: when ``status`` becomes ``settles_as``; both None: never.
+    :param without: comma-separated names of fields the history leaves out.
+    """
+
+    id: str
+    account_id: str
+    amount_cents: int
+    amount_due_cents: int
+    status: Status
+    origin: Origin
+    created: int
+    visible_at: float
+    settles_at: float | None = None
+    settles_as: Status | None = None
+    description: str | None = "AI Gateway credits"
+    without: str = ""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A top-up that was performed, whether or not anybody was told.
+
+    :param at: Unix seconds.
+    :param status: of its invoice, now: ``open`` until it is settled.
+    """
+
+    account_id: str
+    amount_cents: int
+    at: float
+    invoice_id: str
+    origin: Origin
+    status: Status
+
+
+@dataclass(frozen=True)
+class SeenRequest:
+    """A request to the API.
+
+    :param at: Unix seconds.
+    :param operation: its operationId, None where nothing is routed.
+    :param status: what was answered, None: no (whole) answer so far.
+    :param token: a fingerprint of the credentials, never the credentials.
+    :param fault: the kind of fault that met it, if any.
+    """
+
+    at: float
+    method: str
+    path: str
+    query: str
+    operation: str | None
+    status: int | None
+    token: str | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class PastInvoice:
+    """An invoice to put into the history; it is not a charge and does not touch the balance.
+
+    :param created: Unix seconds; by default now.
+    :param amount_due_cents: by default ``amount_cents``.
+    :param without: comma-separated names of fields the history leaves out.
+    """
+
+    amount_cents: int
+    origin: Origin = "manual"
+    status: Status = "paid"
+    created: float | None = None
+    amount_due_cents: int | None = None
+    description: str | None = "AI Gateway credits"
+    without: str = ""
+
+
+@dataclass(frozen=True)
+class AutoTopup:
+    """Something that happens to an account's auto top-up.
+
+    :param action: ``break`` it (the last charge failed), ``disable`` it (Cloudflare turned it off), ``heal``
+        it of both, ``unset`` it, or ``perform`` one now.
+    :param error: for ``break``.
+    :param last_failed_at: for ``break``: Unix seconds; by default now.
+    :param milliseconds: for ``break``: the API answers that time in milliseconds.
+    :param reason: for ``disable``.
+    :param style: for ``unset``: answered as nulls, as zeros, or without the optional fields.
+    :param amount_cents: for ``perform``; by default the configured amount.
+    """
+
+    action: AutoTopupAction
+    error: str = "card_declined"
+    last_failed_at: float | None = None
+    milliseconds: bool = False
+    reason: str = "too_many_failures"
+    style: UnsetStyle = "null"
+    amount_cents: int | None = None
+
+
+def checked(kind: type[Record], values: Mapping[str, object]) -> Record:
+    """Build a record from JSON, refusing unknown keys by name and values of another type."""
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"unknown key {key!r}; known keys: {', '.join(hints)}")
+        if not _fits(value, hints[key]):
+            raise ValueError(f"{key}: {value!r} does not fit {hints[key]}")
+    try:
+        return kind(**values)
+    except TypeError as missing:
+        raise ValueError(str(missing)) from None
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint in (int, float):
+        allowed = (int, float) if hint is float else int
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import json
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
+
+PERFORMED = [("before", 0), ("after", 1)]
+
+
+def raw_top_up(sandbox: Sandbox, timeout: float = 3.0) -> tuple[bytes, BaseException | None]:
+    """Top up over a bare socket: what arrived, and how it ended (None: the server closed properly)."""
+    address = urlsplit(sandbox.url)
+    body = b'{"amount": 1000}'
+    head = (
+        f"POST /client/v4/accounts/{sandbox.account_id}/ai-gateway/billing/topup HTTP/1.1\r\n"
+        f"Host: sandbox\r\nAuthorization: Bearer {sandbox.token}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    received = b""
+    with socket.create_connection((address.hostname, address.port), timeout) as connection:
+        connection.sendall(head.encode() + body)
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except OSError as error:
+            return received, error
+    return received, None
+
+
+def eventually_charged(sandbox: SandboxClient, seconds: float) -> int:
+    deadline = time.monotonic() + seconds
+    while not sandbox.charges() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return len(sandbox.charges())
+
+
+@pytest.mark.parametrize(("when", "charged"), PERFORMED)
+def test_reset_resets_the_connection(sandbox: Sandbox, when, charged):
+    sandbox.fault("createTopup", "reset", when=when)
+
+    received, error = raw_top_up(sandbox)
+
+    assert received == b""
+    assert isinstance(error, ConnectionResetError)
+    assert len(sandbox.charges()) == charged
+    assert [(request.fault, request.status) for request in sandbox.requests()] == [("reset", None)]
+
+
+@pytest.mark.parametrize(("when", "charged"), PERFORMED)
+def test_drop_closes_without_an_answer(sandbox: Sandbox, when, charged):
+    sandbox.fault("createTopup", "drop", when=when)
+
+    assert raw_top_up(sandbox) == (b"", None)
+    assert len(sandbox.charges()) == charged
+
+
+@pytest.mark.parametrize(("when", "charged"), PERFORMED)
+def test_hang_never_answers(sandbox: Sandbox, when, charged):
+    sandbox.fault("createTopup", "hang", when=when)
+
+    received, error = raw_top_up(sandbox, timeout=0.3)
+
+    assert received == b""
+    assert isinstance(error, TimeoutError)
+    assert len(sandbox.charges()) == charged
+
+
+@pytest.mark.parametrize("kind", ["reset", "drop", "hang"])
+def test_answer_breaks_off_in_the_middle_of_its_body(sandbox: Sandbox, kind):
+    sandbox.fault("createTopup", kind, when="middle")
+
+    received, error = raw_top_up(sandbox, timeout=0.3)
+
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert body.startswith(b'{"success":true')
+    assert not body.endswith(b"}")
+    assert type(error) is {"reset": ConnectionResetError, "drop": type(None), "hang": TimeoutError}[kind]
+    assert len(sandbox.charges()) == 1
+
+
+@pytest.mark.parametrize("kind", ["hang", "reset", "drop", "status"])
+def test_charge_can_land_after_the_connection_is_gone(sandbox: Sandbox, kind):
+    sandbox.fault("createTopup", kind, when="late", seconds=0.3)
+
+    gone = time.time() + 0.1
+    raw_top_up(sandbox, timeout=0.1)
+
+    assert sandbox.charges() == []
+    assert eventually_charged(sandbox, 2) == 1
+    assert sandbox.charges()[0].at > gone
+
+
+def test_late_charge_of_an_earlier_world_does_not_land(sandbox: Sandbox, top_up):
+    sandbox.fault("createTopup", "drop", when="late", seconds=0.2)
+    raw_top_up(sandbox)
+
+    sandbox.reset()
+
+    assert eventually_charged(sandbox, 0.4) == 0
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize(("when", "charged"), PERFORMED)
+def test_status_answers_an_error(sandbox: Sandbox, top_up, when, charged):
+    sandbox.fault("createTopup", "status", when=when, status=429, headers={"retry-after": "7"})
+
+    response = top_up()
+
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
+    assert response.json()["success"] is False
+    assert response.headers["cf-ray"]
+    assert len(sandbox.charges()) == charged
+    assert sandbox.requests()[0].status == 429
+
+
+def test_fault_may_set_the_headers_of_cloudflare(sandbox: Sandbox, call):
+    headers = {"Ratelimit": '"default";r=0;t=5', "Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
+    sandbox.fault("getTopupLimits", "garbage", headers=headers)
+
+    answer = call("GET", "topup/limits")
+    assert {name: answer.headers[name] for name in headers} == headers
+
+
+def test_status_can_be_the_page_of_the_edge(sandbox: Sandbox, top_up):
+    sandbox.fault("createTopup", "status", status=524, html=True)
+
+    response = top_up()
+
+    assert response.status_code == 524
+    assert response.headers["Content-Type"].startswith("text/html")
+    assert "cloudflare" in response.text
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", "null", '{"success": true, "result": NaN}', '{"success": true, "success": false}']
+)
+def test_garbage_answers_200_with_any_body(sandbox: Sandbox, top_up, body):
+    sandbox.fault("createTopup", "garbage", when="after", body=body)
+
+    response = top_up()
+
+    assert (response.status_code, response.text) == (200, body)
+    assert len(sandbox.charges()) == 1
+
+
+def test_garbage_is_half_an_envelope_by_default_and_can_be_huge(sandbox: Sandbox, top_up):
+    sandbox.fault("createTopup", "garbage", when="after")
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(top_up().content)
+
+    sandbox.fault("createTopup", "garbage", when="after", size=5_000_000)
+    assert len(top_up().content) == 5_000_000
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_slow_answer_trickles_in(sandbox: Sandbox, top_up, part):
+    sandbox.fault("createTopup", "slow", when="after", seconds=0.001, part=part)
+
+    started = time.monotonic()
+    response = top_up()
+
+    assert response.json()["success"] is True
+    assert time.monotonic() - started > 0.15
+    assert len(sandbox.charges()) == 1
+
+
+def test_slow_answer_defeats_a_read_timeout(sandbox: Sandbox, top_up):
+    sandbox.fault("createTopup", "slow", when="before", seconds=0.05, part="head")
+
+    with pytest.raises(requests.ReadTimeout):
+        top_up(timeout=0.01)
+    assert sandbox.charges() == []
+
+
+@pytest.mark.parametrize(("when", "charged"), PERFORMED)
+def test_redirect_says_where_to(sandbox: Sandbox, top_up, when, charged):
+    sandbox.fault("createTopup", "redirect", when=when, status=307, location="https://elsewhere.invalid/x")
+
+    response = top_up()
+
+    assert (response.status_code, response.headers["Location"]) == (307, "https://elsewhere.invalid/x")
+    assert len(sandbox.charges()) == charged
+
+
+@pytest.mark.parametrize(("when", "charged"), PERFORMED)
+def test_truncate_promises_more_than_it_sends(sandbox: Sandbox, top_up, when, charged):
+    sandbox.fault("createTopup", "truncate", when=when)
+
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
+        top_up()
+    assert len(sandbox.charges()) == charged
+
+
+def test_fault_meets_its_operation_after_those_it_skips_and_as_often_as_told(sandbox: Sandbox, call, top_up):
+    sandbox.fault("getCreditBalance", "status", status=503, skip=1, times=2)
+
+    statuses = [call("GET", "credit-balance").status_code for _ in range(5)]
+
+    assert statuses == [200, 503, 503, 200, 200]
+    assert top_up().status_code == 200
+    assert sandbox.state()["faults"] == []
+
+
+def test_faults_of_one_operation_take_turns(sandbox: Sandbox, call):
+    sandbox.fault("*", "status", status=500)
+    sandbox.fault("getCreditBalance", "status", status=503, skip=1)
+
+    assert [call("GET", "credit-balance").status_code for _ in range(4)] == [500, 200, 503, 200]
+
+
+def test_fault_can_stay_until_it_is_removed(sandbox: Sandbox, call):
+    sandbox.fault("*", "status", status=503, times=None)
+
+    assert {call("GET", "topup/limits").status_code for _ in range(5)} == {503}
+    sandbox.clear_faults()
+    assert call("GET", "topup/limits").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ({"operation": "chargeCard", "kind": "reset"}, "unknown operation 'chargeCard'"),
+        ({"operation": "createTopup", "kind": "explode"}, "kind: 'explode'"),
+        ({"operation": "createTopup", "kind": "reset", "often": 2}, "unknown key 'often'"),
+        ({"operation": "createTopup", "kind": "reset", "times": 0}, "times"),
+        ({"operation": "createTopup", "kind": "status", "when": "middle"}, "middle"),
+        ({"operation": "createTopup", "kind": "slow", "when": "late"}, "late"),
+        ({"operation": "createTopup", "kind": "status", "status": 42}, "status"),
+        ({"operation": "createTopup", "kind": "status", "status": True}, "status"),
+    ],
+)
+def test_fault_that_makes_no_sense_is_refused_by_name(sandbox: Sandbox, fault, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        sandbox.fault(**fault)
+    assert sandbox.state()["faults"] == []
+
+
+def test_hung_request_does_not_keep_the_sandbox_from_stopping():
+    with Sandbox() as sandbox:
+        sandbox.fault("createTopup", "hang", when="after")
+        address = urlsplit(sandbox.url)
+        connection = socket.create_connection((address.hostname, address.port), 3)
+        path = f"/client/v4/accounts/{sandbox.account_id}/ai-gateway/billing/topup"
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: sandbox\r\n\r\n".encode())
+        deadline = time.monotonic() + 2
+        while not sandbox.requests() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        started = time.monotonic()
+    with connection:
+        assert time.monotonic() - started < 2
