@@ -14,7 +14,14 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["check", "test"]
 
 NEWEST = "3.3.2"
-AIRFLOWS = ["2.11.2", "3.0.6", "3.1.8", "3.2.2", NEWEST]
+# With the day when what was current fitted it.
+AIRFLOWS = {
+    "2.11.2": "2026-03-25",
+    "3.0.6": "2025-09-08",
+    "3.1.8": "2026-03-21",
+    "3.2.2": "2026-06-08",
+    NEWEST: "2026-09-27",
+}
 PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
@@ -106,20 +113,28 @@ def frozen(session: nox.Session) -> set[str]:
 
 @nox.session(default=False, venv_backend="none")
 def renew_pins(session: nox.Session) -> None:
-    """Write constraints/ anew: the newest releases that each Airflow accepts, as plain name==version lines."""
+    """Write constraints/ anew, as plain name==version lines.
+
+    What Airflow itself needs is as new as the Airflow is: later releases of its parts break it. All else is
+    the newest.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        pinned, wanted = Path(folder, "pinned.txt"), Path(folder, "wanted.in")
-        for airflow in AIRFLOWS:
-            lines: set[str] = set()
+        wanted, pinned = Path(folder, "wanted.in"), Path(folder, "pinned.txt")
+
+        def compiled(python: str, *arguments: str) -> set[str]:
+            listed = session.run(
+                *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"),
+                *("--python-version", python, str(wanted), *arguments),
+                silent=True,
+            )
+            return set(str(listed).splitlines())
+
+        for airflow, released in AIRFLOWS.items():
             wanted.write_text(f"apache-airflow=={airflow}")
+            lines = compiled(PYTHONS[0], "--exclude-newer", released)
+            lines = {line for line in lines if not line.startswith("apache-airflow-providers-common-compat")}
             for python in pythons(airflow):
                 # A newer Python keeps what an older one chose, so that one file serves them all.
                 pinned.write_text("\n".join(lines))
-                compiled = session.run(
-                    *("uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--extra", "dev"),
-                    *("--python-version", python, "--constraint", str(pinned)),
-                    *(str(wanted), "pyproject.toml"),
-                    silent=True,
-                )
-                lines |= set(str(compiled).splitlines())
+                lines |= compiled(python, "--constraint", str(pinned), "--extra", "dev", "pyproject.toml")
             Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")

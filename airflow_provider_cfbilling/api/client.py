@@ -6,11 +6,13 @@ top-up's configuration, which is for the dashboard only, and setting the legacy 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
 from airflow_provider_cfbilling.api.envelope import result_of
 from airflow_provider_cfbilling.api.errors import (
+    CfBillingAuthenticationError,
     CfBillingError,
     CfBillingInvalidRequestError,
     CfBillingOutcomeUnknownError,
@@ -29,7 +31,8 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.reader import AnyModel, read
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.api.transport import Transport
+from airflow_provider_cfbilling.api.transport import Answer, Transport
+from airflow_provider_cfbilling.api.wire import SendBy
 
 MIN_TOPUP_CENTS = 1000
 
@@ -46,14 +49,22 @@ class CfBillingClient:
 
     def __init__(self, settings: Settings) -> None:
         self.account_id = settings.account_id
+        self.read_timeout = settings.read_timeout
+        self._settings = settings
         self._transport = Transport(settings)
         self._root = f"/accounts/{settings.account_id}/ai-gateway/billing"
+
+    def for_account(self, account_id: str) -> "CfBillingClient":
+        """Return a client for another account with the same credentials."""
+        return CfBillingClient(replace(self._settings, account_id=account_id))
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
 
-    def create_topup(self, amount_cents: int, payment_method_id: str | None = None) -> Topup:
+    def create_topup(
+        self, amount_cents: int, payment_method_id: str | None = None, *, send_by: SendBy | None = None
+    ) -> Topup:
         """Charge a card, now. Two calls are two charges: the API takes no idempotency key.
 
         Sent once and never again. How it ends is one of three:
@@ -64,27 +75,32 @@ class CfBillingClient:
 
         :param amount_cents: at least 1000 ($10.00).
         :param payment_method_id: Stripe payment method to charge instead of the account's default.
+        :param send_by: the moment after which it must not be sent any more.
         """
         body: dict[str, Any] = {"amount": checked_amount_cents(amount_cents)}
         if payment_method_id is not None:
             body["payment_method_id"] = checked_id("payment_method_id", payment_method_id)
-        reply = self._transport.send_once(f"{self._root}/topup", body)
+        reply = self._transport.send_once(f"{self._root}/topup", body, send_by)
         try:
             with _needs(_WRITE):
                 return Topup.read(result_of(reply))
         except CfBillingError as error:
             if reply.proves_refusal:
+                error.message += ". Nothing was charged"
                 raise
             raise CfBillingOutcomeUnknownError(
-                error.message, status=reply.status, codes=error.codes, request_id=reply.request_id
+                f"{error.message}. Whether the card was charged is not known",
+                status=reply.status,
+                codes=error.codes,
+                request_id=reply.request_id,
             ) from error
 
     def get_topup_status(self, payment_intent_id: str) -> TopupStatus:
         """Tell whether a top-up has settled. A POST that only reads; it needs "AI Gateway Write"."""
         body = {"payment_intent_id": checked_id("payment_intent_id", payment_intent_id)}
         with _needs(_WRITE):
-            reply = self._transport.read("POST", f"{self._root}/topup/status", json=body)
-        return read(TopupStatus, reply)
+            answer = self._transport.read("POST", f"{self._root}/topup/status", json=body)
+        return read(TopupStatus, answer.result)
 
     def get_topup_config(self) -> TopupConfig:
         """Return the automatic top-up's configuration and whether it works."""
@@ -110,7 +126,8 @@ class CfBillingClient:
         if type not in ("auto", "manual", "all"):
             raise CfBillingInvalidRequestError(f"type must be auto, manual or all; got {type!r}.")
         params: dict[str, str | int] = {"type": type} if page == 1 else {"type": type, "page": page}
-        return self._get(InvoiceHistory, "/invoice-history", **params)
+        answer = self._ask("/invoice-history", **params)
+        return read(InvoiceHistory, answer.result, answered_at=answer.answered_at)
 
     def get_invoice_preview(self) -> InvoicePreview:
         """Return the upcoming invoice."""
@@ -145,9 +162,11 @@ class CfBillingClient:
         return self._get(SpendingLimit, "/spending-limit")
 
     def _get(self, model: type[AnyModel], path: str, **params: str | int) -> AnyModel:
+        return read(model, self._ask(path, **params).result)
+
+    def _ask(self, path: str, **params: str | int) -> Answer:
         with _needs(_READ):
-            reply = self._transport.read("GET", self._root + path, params=params)
-        return read(model, reply)
+            return self._transport.read("GET", self._root + path, params=params)
 
 
 @contextmanager
@@ -156,6 +175,10 @@ def _needs(permission: str) -> Iterator[None]:
         yield
     except CfBillingPermissionError as error:
         error.message += f'. The API token needs the permission "{permission}"'
+        raise
+    except CfBillingAuthenticationError as error:
+        if error.status == 403:  # the credentials may be fine, but for other accounts or permissions only
+            error.message += f'. The API token must be valid and hold "{permission}" on this account'
         raise
 
 

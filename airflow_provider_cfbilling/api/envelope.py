@@ -23,7 +23,6 @@ _CREDENTIALS_REFUSED = {10000, 9109}
 class Reply:
     """An HTTP answer as it came.
 
-    :param result: the envelope's ``result`` when :func:`result_of` accepted it.
     :param server_time: the answer's ``Date``, Cloudflare's clock.
     """
 
@@ -89,7 +88,7 @@ def _refusals(envelope: dict[str, Any]) -> list[tuple[int, str]]:
         raise ValueError("it says success: false without saying why")
     try:
         return [(int(error["code"]), _one_line(error["message"])) for error in errors]
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("its errors are not Cloudflare's") from None
 
 

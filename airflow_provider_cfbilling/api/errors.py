@@ -75,6 +75,10 @@ class CfBillingUnavailableError(CfBillingError):
     """Cloudflare could not be reached, did not answer in time, or answered 5xx. Trying later may help."""
 
 
+class CfBillingNotSentInTimeError(CfBillingUnavailableError):
+    """It took too long to come to the point of sending, so nothing was sent."""
+
+
 class CfBillingMalformedResponseError(CfBillingError):
     """The answer is not what the API documents: a redirect, no JSON, a field missing or mistyped."""
 

@@ -149,10 +149,14 @@ class Pagination(Model):
 
 @dataclass(frozen=True)
 class InvoiceHistory(Model):
-    """Past invoices."""
+    """Past invoices, newest first.
+
+    :param answered_at: when Cloudflare answered, by its own clock.
+    """
 
     invoices: tuple[Invoice, ...]
     pagination: Pagination
+    answered_at: datetime
 
 
 @dataclass(frozen=True)

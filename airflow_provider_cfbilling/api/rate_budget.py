@@ -22,6 +22,7 @@ class RateBudget:
 
     def __init__(self) -> None:
         self._resume_at = 0.0  # monotonic seconds
+        self._lock = threading.Lock()
 
     def pause_left(self) -> float:
         """Seconds until the next call may be made; 0 when it may be made now."""
@@ -35,7 +36,8 @@ class RateBudget:
             self._pause(float(seconds))
 
     def _pause(self, seconds: float) -> None:
-        self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+        with self._lock:
+            self._resume_at = max(self._resume_at, time.monotonic() + seconds)
 
 
 _budgets: dict[str, RateBudget] = {}
@@ -62,6 +64,6 @@ def http_date(value: str) -> datetime | None:
     """Read an HTTP date (UTC); None where it is not one."""
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -31,16 +31,18 @@ class Key:
     name: str
 
 
-def read(model: type[AnyModel], value: Any, where: str = "result") -> AnyModel:
+def read(model: type[AnyModel], value: Any, where: str = "result", **known: Any) -> AnyModel:
     """Return ``value`` as a ``model``. Fields that the model does not have are ignored.
 
+    :param known: fields that the answer's headers told.
     :raises CfBillingMalformedResponseError: a field is missing, null or of the wrong type.
     """
     if not isinstance(value, dict):
         raise _problem(where, "is not an object", value)
-    return model(
-        **{name: _read(kind, value.get(key), f"{where}.{key}") for name, key, kind in _declared(model)}  # type: ignore[arg-type]
-    )
+    for name, key, kind in _declared(model):  # type: ignore[arg-type]
+        if name not in known:
+            known[name] = _read(kind, value.get(key), f"{where}.{key}")
+    return model(**known)
 
 
 @cache
@@ -66,7 +68,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return _read_many(get_args(kind)[0], value, where)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise _problem(where, f"is none of {', '.join(get_args(kind))}", value)
+            raise CfBillingMalformedResponseError(
+                f"The answer's {where} is none of {', '.join(get_args(kind))}"
+            )
         return value
     if isinstance(kind, type) and issubclass(kind, Model):
         return read(kind, value, where)
@@ -92,9 +96,10 @@ def _boolean(value: Any, where: str) -> bool:
 
 
 def _number(value: Any, where: str) -> float:
-    # bool is a kind of int in Python, and 1e999 is read as infinity.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e18:
+    if isinstance(value, bool) or not isinstance(value, int | float):  # bool is a kind of int in Python
         raise _problem(where, "is not a number", value)
+    if not abs(value) < 1e18:  # 1e999 is read as infinity
+        raise CfBillingMalformedResponseError(f"The answer's {where} is larger than a number can be there")
     return value
 
 

@@ -41,10 +41,8 @@ class Settings:
         object.__setattr__(self, "account_id", checked_account_id(self.account_id))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url))
         _check_secret(self.secret, "Global API Key" if self.email is not None else "API token")
-        if self.email is not None and ("@" not in self.email or not _HEADER_VALUE.fullmatch(self.email)):
-            raise CfBillingInvalidRequestError(
-                f"email must be the address that the Global API Key belongs to; got {self.email!r}."
-            )
+        if self.email is not None:
+            _check_email(self.email)
         _check_range("connect_timeout", self.connect_timeout, 0.001, 600, "seconds")
         _check_range("read_timeout", self.read_timeout, 0.001, 600, "seconds")
         _check_range("max_attempts", self.max_attempts, 1, 20, "tries of a read")
@@ -97,6 +95,13 @@ def _check_secret(secret: str, name: str) -> None:
     if not _HEADER_VALUE.fullmatch(secret):
         raise CfBillingInvalidRequestError(
             f"{name} holds a blank, a line break or a character outside ASCII; paste it again without them."
+        )
+
+
+def _check_email(email: object) -> None:
+    if not isinstance(email, str) or "@" not in email or not _HEADER_VALUE.fullmatch(email):
+        raise CfBillingInvalidRequestError(
+            f"email must be the address that the Global API Key belongs to; got {email!r:.60}."
         )
 
 

@@ -5,6 +5,8 @@ HTTP verb. :meth:`Transport.send_once` is the other way: once, over a connection
 """
 
 import http.client
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import requests
@@ -16,13 +18,14 @@ from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingMalformedResponseError,
+    CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.api.rate_budget import http_date, rate_budget_of, retry_after_seconds
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.api.wire import Exchange, WatchedAdapter, exchange
+from airflow_provider_cfbilling.api.wire import Exchange, SendBy, WatchedAdapter, exchange
 
 READ_TOTAL_SECONDS = 120.0
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
@@ -31,6 +34,18 @@ BODY_LIMIT_BYTES = 4 * 1024 * 1024
 _CONNECTION_FAILED = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 _full_jitter = tenacity.wait_random_exponential(multiplier=0.5, max=15)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a read brought.
+
+    :param result: the envelope's ``result``.
+    :param answered_at: when, by Cloudflare's clock, or by ours where it did not say.
+    """
+
+    result: Any
+    answered_at: datetime
 
 
 class Transport:
@@ -45,8 +60,8 @@ class Transport:
         """Close the connections."""
         self._session.close()
 
-    def read(self, method: str, path: str, **arguments: Any) -> Any:
-        """Ask for something that changes nothing, again if need be, and return the envelope's result.
+    def read(self, method: str, path: str, **arguments: Any) -> Answer:
+        """Ask for something that changes nothing, again if need be.
 
         Bounded by the connection's ``max_attempts`` and by ``READ_TOTAL_SECONDS``. What Cloudflare says
         about when to come back (``Retry-After``, ``Ratelimit``) is obeyed in full.
@@ -62,34 +77,42 @@ class Transport:
         )
         return retrying(self._read_once, method, path, arguments)
 
-    def _read_once(self, method: str, path: str, arguments: dict[str, Any]) -> Any:
+    def _read_once(self, method: str, path: str, arguments: dict[str, Any]) -> Answer:
         self._keep_pause()
         with exchange(self._settings.read_timeout) as this:
             try:
-                reply = self._exchange(self._session, method, path, **arguments)
+                reply = self._exchange(this, self._session, method, path, **arguments)
             except _CONNECTION_FAILED as error:
                 raise CfBillingUnavailableError(self._describe(error, this)) from None
-        return result_of(reply)
+        return Answer(result_of(reply), reply.server_time or datetime.now(UTC))
 
-    def send_once(self, path: str, body: dict[str, Any]) -> Reply:
+    def send_once(self, path: str, body: dict[str, Any], send_by: SendBy | None = None) -> Reply:
         """POST ``body`` over a fresh connection, one time, and return whatever was answered.
 
+        :param send_by: not to be sent after this moment, which is looked at last.
+        :raises CfBillingNotSentInTimeError: that moment has passed: nothing was sent.
         :raises CfBillingRateLimitError: a pause is being kept: nothing was sent.
         :raises CfBillingUnavailableError: no byte of the request left this machine: nothing was sent.
         :raises CfBillingOutcomeUnknownError: it was sent, at least in part, and has no whole answer.
         """
         self._keep_pause()
         # A kept-alive connection may be closed by the other side just as the request goes out.
-        with self._new_session() as session, exchange(self._settings.read_timeout) as this:
+        with self._new_session() as session, exchange(self._settings.read_timeout, send_by) as this:
             try:
-                return self._exchange(session, "POST", path, json=body)
+                return self._exchange(this, session, "POST", path, json=body)
+            except CfBillingNotSentInTimeError:
+                raise
             except Exception as error:  # whatever it is, it must not hide what is known of the charge
                 description = self._describe(error, this)
                 if not this.began:
                     raise CfBillingUnavailableError(f"{description}. Nothing was sent") from None
-                raise CfBillingOutcomeUnknownError(description) from None
+                raise CfBillingOutcomeUnknownError(
+                    f"{description}. Whether it was carried out is not known"
+                ) from None
 
-    def _exchange(self, session: requests.Session, method: str, path: str, **arguments: Any) -> Reply:
+    def _exchange(
+        self, this: Exchange, session: requests.Session, method: str, path: str, **arguments: Any
+    ) -> Reply:
         settings = self._settings
         response = session.request(
             method,
@@ -101,9 +124,12 @@ class Transport:
         )
         with response:
             self._budget.observe(response.status_code, response.headers)
+            body = _limited_body(response)
+            if this.expired:  # an answer without a length looks whole wherever it is cut
+                raise TimeoutError
             return Reply(
                 status=response.status_code,
-                body=_limited_body(response),
+                body=body,
                 request_id=response.headers.get("cf-ray", "")[:64] or None,
                 server_time=http_date(response.headers.get("Date", "")),
                 retry_after_seconds=retry_after_seconds(response.headers),
@@ -131,6 +157,8 @@ class Transport:
         where = self._settings.base_url
         if this.expired:
             return f"{where} gave no whole answer within {self._settings.read_timeout:g} s"
+        if isinstance(error, CfBillingError):
+            return error.message
         reason = _root(error)
         return f"No answer from {where}: {type(reason).__name__}: {reason!s:.300}"
 
@@ -176,7 +204,7 @@ def _give_up(state: tenacity.RetryCallState) -> NoReturn:
             f"; to wait {asked:.0f} s more, as Cloudflare asks, would exceed the {READ_TOTAL_SECONDS:.0f} s "
             "that one read may take"
         )
-    else:
+    elif state.attempt_number > 1:
         error.message += f"; tried {state.attempt_number} times"
     raise error
 

@@ -14,12 +14,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 
+from airflow_provider_cfbilling.api.errors import CfBillingNotSentInTimeError
+
 _under_way: ContextVar["Exchange"] = ContextVar("exchange_under_way")
+
+
+@dataclass(frozen=True)
+class SendBy:
+    """The moment by which a request must begin, on both clocks: a machine that sleeps stops one of them."""
+
+    wall: float
+    monotonic: float
+    seconds: float
+
+    @classmethod
+    def within(cls, seconds: float) -> "SendBy":
+        return cls(time.time() + seconds, time.monotonic() + seconds, seconds)
+
+    def is_past(self) -> bool:
+        wall_left, monotonic_left = self.wall - time.time(), self.monotonic - time.monotonic()
+        # A wall clock that was set back tells nothing any more.
+        return wall_left < 0 or monotonic_left < 0 or wall_left > self.seconds + 1
 
 
 class Exchange:
@@ -30,15 +51,23 @@ class Exchange:
     :ivar expired: True once the deadline has cut the connection.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, send_by: SendBy | None) -> None:
         self.began = False
         self.expired = False
         self._seconds = seconds
+        self._send_by = send_by
         self._socket: Any = None
         self._lock = threading.Lock()
 
     def begin(self, sock: Any) -> None:
-        """Note that the request goes out now, through ``sock``; the deadline counts from here."""
+        """Note that the request goes out now, through ``sock``; the deadline counts from here.
+
+        :raises CfBillingNotSentInTimeError: it is too late to send it.
+        """
+        if self._send_by and self._send_by.is_past():
+            raise CfBillingNotSentInTimeError(
+                f"The request was not ready within {self._send_by.seconds:g} s. Nothing was sent"
+            )
         self.began = True
         self._socket = sock
         _watchdog.watch(time.monotonic() + self._seconds, self)
@@ -62,9 +91,9 @@ class Exchange:
 
 
 @contextmanager
-def exchange(seconds: float) -> Iterator[Exchange]:
+def exchange(seconds: float, send_by: SendBy | None = None) -> Iterator[Exchange]:
     """Bound the request made in this block: ``seconds`` from its first byte to the answer's last."""
-    this = Exchange(seconds)
+    this = Exchange(seconds, send_by)
     token = _under_way.set(this)
     try:
         yield this

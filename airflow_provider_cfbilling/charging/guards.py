@@ -1,24 +1,16 @@
 """What is checked before a card is charged. Each check costs at most one request, a budget at most ten."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import (
-    CfBillingInvalidRequestError,
-    CfBillingMalformedResponseError,
-)
-from airflow_provider_cfbilling.api.models import CreditBalance, Invoice
+from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
+from airflow_provider_cfbilling.api.models import CreditBalance
 from airflow_provider_cfbilling.api.money import cents_and_dollars
+from airflow_provider_cfbilling.charging.errors import BalanceIsEnough
+from airflow_provider_cfbilling.charging.history import invoices_since
 from airflow_provider_cfbilling.charging.order import BudgetPeriod, TopupOrder
 
-# How much history is read to add up a budget.
-_MAX_PAGES = 10
 _NOT_CHARGED = ("void", "uncollectible")
-
-
-class BalanceIsEnough(Exception):  # noqa: N818 (nothing went wrong)
-    """The balance guard says no: nothing was charged, and nothing needs to be."""
 
 
 def check_order(client: CfBillingClient, order: TopupOrder) -> None:
@@ -67,10 +59,15 @@ def _check_budget(client: CfBillingClient, order: TopupOrder) -> None:
     if order.budget_cents is None or order.budget_period is None:
         return
     start = period_start(order.budget_period, datetime.now(UTC))
+    history = invoices_since(client, start, "all")
+    if not history.complete:
+        raise CfBillingInvalidRequestError(
+            f"The invoice history does not reach back to {start:%Y-%m-%d} (UTC), where the budget's period "
+            "starts, or holds an invoice without id or date, so what was charged cannot be added up. Nothing "
+            "was charged; use a shorter budget_period."
+        )
     charged = sum(
-        invoice.amount_due_cents
-        for invoice in _invoices_since(client, start)
-        if invoice.status not in _NOT_CHARGED
+        invoice.amount_due_cents for invoice in history.invoices if invoice.status not in _NOT_CHARGED
     )
     if charged + order.amount_cents > order.budget_cents:
         raise CfBillingInvalidRequestError(
@@ -90,29 +87,3 @@ def period_start(period: BudgetPeriod, now: datetime) -> datetime:
             return midnight - timedelta(days=midnight.weekday())
         case "month":
             return midnight.replace(day=1)
-
-
-def _invoices_since(client: CfBillingClient, start: datetime) -> Iterator[Invoice]:
-    """Yield the invoices created from ``start`` on, or fail where that cannot be told."""
-    seen: set[str] = set()
-    for page in range(1, _MAX_PAGES + 1):
-        history = client.get_invoice_history("all", page=page)
-        if history.pagination.page != page:
-            break  # the API does not turn pages: asking again would count the same invoices again
-        for invoice in history.invoices:
-            if invoice.id is None or invoice.created_at is None:
-                raise CfBillingMalformedResponseError(
-                    "The invoice history holds an invoice without id or date, so the budget cannot be "
-                    "checked. Nothing was charged"
-                )
-            # A new invoice moves the others on, so that one of them may stand on two pages.
-            if invoice.created_at >= start and invoice.id not in seen:
-                seen.add(invoice.id)
-                yield invoice
-        oldest = min((i.created_at for i in history.invoices if i.created_at), default=start)
-        if not history.pagination.has_more or oldest < start:
-            return
-    raise CfBillingInvalidRequestError(
-        f"The invoice history does not reach back to {start:%Y-%m-%d} (UTC), where the budget's period "
-        "starts, so what was charged cannot be added up. Nothing was charged; use a shorter budget_period."
-    )

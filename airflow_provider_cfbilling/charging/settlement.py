@@ -1,11 +1,8 @@
 """Whether a top-up that Cloudflare accepted has been paid."""
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingNotFoundError
-
-
-class PaymentFailedError(CfBillingError):
-    """The top-up's invoice will not be paid any more: it is void or uncollectible."""
+from airflow_provider_cfbilling.api.errors import CfBillingNotFoundError
+from airflow_provider_cfbilling.charging.errors import PaymentFailedError
 
 
 def is_settled(client: CfBillingClient, payment_intent_id: str) -> bool:

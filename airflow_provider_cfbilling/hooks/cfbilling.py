@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, Connection
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseHook,
+    Connection,
+)
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import (
@@ -32,6 +38,7 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.money import dollars
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
+from airflow_provider_cfbilling.charging.errors import BalanceIsEnough, NeedsAPersonError, PaymentFailedError
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
@@ -72,8 +79,13 @@ class CfBillingHook(BaseHook):
         return {**form, "hidden_fields": form["hidden-fields"]}
 
     def get_conn(self) -> CfBillingClient:
-        """Return the client of the connection's account."""
+        """Return the client of the hook's account."""
         return self._client
+
+    def get_client(self, account_id: str) -> CfBillingClient:
+        """Return the client of another account of the same connection."""
+        client = self.get_conn()
+        return client if account_id == client.account_id else client.for_account(account_id)
 
     @cached_property
     def _client(self) -> CfBillingClient:
@@ -132,7 +144,8 @@ class CfBillingHook(BaseHook):
         try:
             connection = self.get_connection(self.cfbilling_conn_id)
             settings = settings_from_connection(connection, self.account_id)
-            balance = CfBillingClient(replace(settings, max_attempts=1)).get_credit_balance()
+            with closing(CfBillingClient(replace(settings, max_attempts=1))) as client:
+                balance = client.get_credit_balance()
         except CfBillingError as error:
             return False, str(error)
         return True, (
@@ -150,7 +163,7 @@ def settings_from_connection(connection: Connection, account_id: str | None = No
         extra = _extra(connection)
         _refuse_unused(connection)
         return Settings(
-            account_id=account_id or connection.login or "",
+            account_id=connection.login or "" if account_id is None else account_id,
             secret=connection.password or "",
             email=extra.get("email") or None,
             base_url=connection.host or DEFAULT_BASE_URL,
@@ -215,13 +228,12 @@ def airflow_errors() -> Iterator[None]:
     """Turn what the API half raises into what Airflow acts on: fail at once where a retry cannot help."""
     try:
         yield
-    except CfBillingOutcomeUnknownError as error:
-        raise AirflowFailException(
-            "The top-up was sent and its answer was lost: whether the card was charged is not known, and it "
-            "is not sent again. Look for it among the invoices on the AI Gateway page of the Cloudflare "
-            f"dashboard. What happened: {error}"
-        ) from error
+    except BalanceIsEnough as reason:
+        raise AirflowSkipException(str(reason)) from None
     except (
+        NeedsAPersonError,
+        PaymentFailedError,
+        CfBillingOutcomeUnknownError,
         CfBillingInvalidRequestError,
         CfBillingAuthenticationError,
         CfBillingPermissionError,

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, Stats, conf
 
-from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError, CfBillingUnavailableError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.base import WithHook, check_seconds, number_if_rendered
 from airflow_provider_cfbilling.links import CfBillingDashboardLink
+from airflow_provider_cfbilling.task_journal import dag_run_began_at, journal_of
+from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupTrigger
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cfbilling.api.models import Topup
     from airflow_provider_cfbilling.charging.order import TopupOrder
+    from airflow_provider_cfbilling.charging.progress import Progress
+    from airflow_provider_cfbilling.charging.protocol import TopupProtocol
 
 
 class CfBillingBaseOperator(WithHook, BaseOperator):
@@ -42,9 +46,10 @@ class CfBillingBaseOperator(WithHook, BaseOperator):
 class CfBillingCreateTopupOperator(CfBillingBaseOperator):
     """Charge a card and add the amount to the account's AI Gateway credits.
 
-    Before the charge it checks the account's limits, the payment method and the guards below; a guard that
-    says no costs nothing. The charge is sent once. When its answer is lost, the task fails without a retry
-    and says that the outcome is unknown.
+    One task of one Dag run charges at most once, however often Airflow runs it again; to charge again, start
+    another Dag run. Before the charge it checks the account's limits, the payment method and its guards.
+    When the answer to the charge is lost, the task looks for its invoice, and charges anew only once it is
+    proven that nothing was charged. See "What happens when" in the documentation.
 
     :param amount_cents: what to charge, in cents: 2500 is $25.00. At least 1000, and within the account's
         limits. A template may render it.
@@ -58,6 +63,9 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         top-ups together, this one included. The task fails without charging where it would be exceeded.
     :param budget_period: ``day``, ``week`` (from Monday) or ``month``, in UTC.
     :param dry_run: check everything, charge nothing.
+    :param deferrable: wait in the triggerer, without a worker.
+    :param unknown_outcome_window: seconds that a charge whose answer was lost is looked for before it counts
+        as not made. A charge that Cloudflare lists, or makes, later than that would be made again.
     """
 
     template_fields: Sequence[str] = (
@@ -83,6 +91,8 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         budget_cents: int | str | None = None,
         budget_period: Literal["day", "week", "month"] | None = None,
         dry_run: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        unknown_outcome_window: float = 600,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -95,25 +105,64 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         self.budget_cents = budget_cents
         self.budget_period = budget_period
         self.charges_nothing = dry_run  # BaseOperator has a method named dry_run
+        self.deferrable = deferrable
+        self.unknown_outcome_window = check_seconds("unknown_outcome_window", unknown_outcome_window)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check, charge, wait, and return what became of it."""
+        """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
         from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
 
         with airflow_errors():
             account_id = self.hook.get_conn().account_id
             context["ti"].xcom_push(key="account_id", value=account_id)  # for the link, whatever happens
             order = self._order()
-            self._check(order, account_id)
             if self.charges_nothing:
-                self.log.info("All checks passed. This is a dry run: nothing was charged.")
-                return self._result(order, account_id, outcome="dry_run")
-            topup = self._charge(order)
-        context["ti"].xcom_push(key="payment_intent_id", value=topup.payment_intent_id)
-        if self.wait_for_completion:
-            self._wait(topup.payment_intent_id)
-        status = "completed" if self.wait_for_completion else "pending"
-        return self._result(order, account_id, outcome="charged", topup=topup, status=status)
+                return self._only_check(order, account_id)
+            protocol = self._protocol(context, order)
+            first_try = context["ti"].try_number == 1
+            progress = protocol.begin(first_try=first_try, began_at=dag_run_began_at(context))
+            return self._finish(context, protocol, progress)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Go on where the task left off when it was deferred."""
+        from airflow_provider_cfbilling.charging.progress import Progress
+        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
+
+        match event:
+            case {"status": "look", "progress": dict(progress)}:
+                with airflow_errors():
+                    protocol = self._protocol(context, self._order())
+                    return self._finish(context, protocol, Progress.from_json(progress))
+        raise AirflowException(f"The trigger sent an event that is not known: {event!r:.200}")
+
+    def _finish(self, context: Context, protocol: TopupProtocol, progress: Progress) -> dict[str, Any]:
+        """Take step after step until there is nothing left to do."""
+        from airflow_provider_cfbilling.charging.progress import pause
+
+        while not protocol.is_done(progress):
+            progress = protocol.advance(progress)
+            if progress.idle:
+                if self.deferrable:
+                    self._defer(progress)
+                time.sleep(pause(progress, self.poll_interval))
+            elif progress.record.topup:
+                context["ti"].xcom_push(
+                    key="payment_intent_id", value=progress.record.topup["payment_intent_id"]
+                )
+        Stats.incr(f"cfbilling.topup.{progress.outcome}")
+        return protocol.result(progress)
+
+    def _defer(self, progress: Progress) -> NoReturn:
+        """Leave the looking to the triggerer. Whatever it sees, this task looks again and decides."""
+        self.defer(
+            trigger=CfBillingTopupTrigger(
+                cfbilling_conn_id=self.cfbilling_conn_id,
+                account_id=self.account_id,
+                progress=progress.to_json(),
+                poll_interval=self.poll_interval,
+            ),
+            method_name="execute_complete",
+        )
 
     def _order(self) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
@@ -126,69 +175,26 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
             budget_period=self.budget_period,
         )
 
-    def _check(self, order: TopupOrder, account_id: str) -> None:
-        from airflow_provider_cfbilling.charging.guards import BalanceIsEnough, check_order
+    def _protocol(self, context: Context, order: TopupOrder) -> TopupProtocol:
+        from airflow_provider_cfbilling.charging.protocol import TopupProtocol
 
-        amount = cents_and_dollars(order.amount_cents)
-        self.log.info("Checking whether account %s may be topped up by %s.", account_id, amount)
-        try:
-            check_order(self.hook.get_conn(), order)
-        except BalanceIsEnough as reason:
-            raise AirflowSkipException(str(reason)) from None
+        return TopupProtocol(
+            self.hook.get_client,
+            self.hook.get_conn().account_id,
+            order,
+            journal_of(context),
+            window_seconds=self.unknown_outcome_window,
+            wait_seconds=self.timeout if self.wait_for_completion else None,
+            log=cast("Logger", self.log),
+        )
 
-    def _charge(self, order: TopupOrder) -> Topup:
-        self.log.info("All checks passed. Charging %s.", cents_and_dollars(order.amount_cents))
-        topup = self.hook.create_topup(order.amount_cents, order.payment_method_id)
-        card = f"{topup.brand} ending in {topup.last4}" if topup.last4 else "the payment method"
-        self.log.info("Cloudflare accepted top-up %s; it charges %s.", topup.payment_intent_id, card)
-        return topup
+    def _only_check(self, order: TopupOrder, account_id: str) -> dict[str, Any]:
+        from airflow_provider_cfbilling.charging.guards import check_order
 
-    def _wait(self, payment_intent_id: str) -> None:
-        """Wait for the settlement. The card is charged by now, so that nothing here may lead to a retry."""
-        from airflow_provider_cfbilling.api.errors import CfBillingError
-        from airflow_provider_cfbilling.charging.settlement import is_settled
-
-        give_up_at = time.monotonic() + self.timeout
-        while True:
-            try:
-                if is_settled(self.hook.get_conn(), payment_intent_id):
-                    self.log.info("Top-up %s is completed: the credits are there.", payment_intent_id)
-                    return
-            except (CfBillingUnavailableError, CfBillingRateLimitError) as error:
-                self.log.warning("Could not see how the top-up is doing, and will look again: %s", error)
-            except CfBillingError as error:
-                raise AirflowFailException(f"Top-up {payment_intent_id} was sent, but: {error}") from error
-            left = give_up_at - time.monotonic()
-            if left <= 0:
-                raise AirflowFailException(
-                    f"Top-up {payment_intent_id} was accepted and is still pending {self.timeout:g} s later. "
-                    "The card may ask for 3-D Secure, or was declined. It is not charged again: look at its "
-                    f"invoice on the AI Gateway page of the Cloudflare dashboard, {self._dashboard_url()}."
-                )
-            time.sleep(min(self.poll_interval, left))
-
-    def _dashboard_url(self) -> str:
-        return CfBillingDashboardLink.url(self.hook.get_conn().account_id)
-
-    def _result(
-        self,
-        order: TopupOrder,
-        account_id: str,
-        *,
-        outcome: str,
-        topup: Topup | None = None,
-        status: str | None = None,
-    ) -> dict[str, Any]:
-        return {
-            "payment_intent_id": topup.payment_intent_id if topup else None,
-            "status": status,
-            "amount_cents": order.amount_cents,
-            "account_id": account_id,
-            "brand": topup.brand if topup else None,
-            "last4": topup.last4 if topup else None,
-            "onboarding": topup.onboarding if topup else None,
-            "outcome": outcome,
-        }
+        check_order(self.hook.get_conn(), order)
+        self.log.info("All checks passed. This is a dry run: nothing was charged.")
+        unknown = dict.fromkeys(("payment_intent_id", "status", "brand", "last4", "onboarding"))
+        return {**unknown, "amount_cents": order.amount_cents, "account_id": account_id, "outcome": "dry_run"}
 
 
 class CfBillingGetTopupConfigOperator(CfBillingBaseOperator):

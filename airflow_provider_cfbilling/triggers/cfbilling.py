@@ -80,6 +80,64 @@ class CfBillingTopupConfigErrorTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_interval)
 
 
+class CfBillingTopupTrigger(BaseTrigger):
+    """Fire when there is news of a top-up. It decides nothing: the task looks again and acts.
+
+    :param account_id: the task's account.
+    :param progress: how far the top-up has come, with absolute deadlines.
+    :param poll_interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        cfbilling_conn_id: str,
+        account_id: str | None,
+        progress: dict[str, Any],
+        poll_interval: float,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
+        self.cfbilling_conn_id = cfbilling_conn_id
+        self.account_id = account_id
+        self.progress = progress
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments as plain JSON."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "cfbilling_conn_id": self.cfbilling_conn_id,
+            "account_id": self.account_id,
+            "progress": self.progress,
+            "poll_interval": self.poll_interval,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look every ``poll_interval`` seconds, and when a deadline ends; end with one event."""
+        from airflow_provider_cfbilling.charging.progress import Progress, account_of, has_news, pause
+
+        progress = Progress.from_json(self.progress)
+        failures = 0
+        client: CfBillingClient | None = None
+        news = False
+        while not news and failures < MAX_FAILURES:
+            await asyncio.sleep(pause(progress, self.poll_interval))
+            try:
+                client = client or await _client(
+                    self.cfbilling_conn_id, account_of(progress) or self.account_id
+                )
+                news = await asyncio.to_thread(has_news, client, progress)
+                failures = 0
+            except CfBillingRateLimitError as error:
+                self.log.warning("Could not look, and will look again: %s", error)
+            except CfBillingUnavailableError as error:
+                failures += 1
+                self.log.warning("Could not look (%d in a row): %s", failures, error)
+            except CfBillingError as error:
+                self.log.warning("The task will act on this: %s", error)
+                news = True
+        # `airflow dags test` hands nothing to the task but the event.
+        yield TriggerEvent({"status": "look", "progress": self.progress})
+
+
 async def _client(cfbilling_conn_id: str, account_id: str | None) -> CfBillingClient:
     from airflow.providers.common.compat.connection import get_async_connection
 

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 import pytest
+from airflow import __version__ as airflow_version
+from packaging.version import Version
 
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 from airflow_provider_cfbilling.sandbox import Sandbox
@@ -12,6 +14,8 @@ from tests.airflow_runs import DagFolder, Run
 Log = pytest.CaptureFixture[str]
 
 ANOTHER_ACCOUNT = "f" * 32
+# Where a task may write down what it did: in Airflow 3.3 and later.
+HAS_JOURNAL = Version(airflow_version) >= Version("3.3")
 
 
 def top_up(dag_folder: DagFolder, **arguments: object) -> Run:
@@ -49,7 +53,7 @@ def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: Dag
 
 def test_id_is_pushed_before_the_wait(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(topup_outcome="requires_action")
-    run = top_up(dag_folder, timeout=0.3)
+    run = top_up(dag_folder, timeout=0.3, retries=0)
     (charge,) = sandbox.charges()
     assert run.state == "failed"
     assert run.xcoms["task", "payment_intent_id"] == charge.invoice_id
@@ -196,16 +200,46 @@ def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFo
     assert (posted(sandbox), sandbox.charges()) == (1, [])
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("kind", ["reset", "drop", "hang", "status", "truncate"])
-def test_lost_answer_fails_without_sending_it_again(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, monkeypatch: pytest.MonkeyPatch, kind: str
+def test_lost_answer_is_adopted_not_charged_again(
+    sandbox: Sandbox,
+    dag_folder: DagFolder,
+    capfd: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    deferrable: bool,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.5")
+    sandbox.configure(history_lag_seconds=1)
     sandbox.fault("createTopup", kind, when="after", **({"status": 502} if kind == "status" else {}))
-    run = top_up(dag_folder)
+    run = top_up(dag_folder, deferrable=deferrable)
+    (charge,) = sandbox.charges()
+    assert run.state == "success"
+    assert (run.result()["outcome"], run.result()["payment_intent_id"]) == ("adopted", charge.invoice_id)
+    assert f"Top-up {charge.invoice_id} is the charge whose answer was lost" in said(capfd)
+    assert posted(sandbox) == 1
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_lost_charge_is_made_again_only_when_it_is_proven_lost(
+    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.5")
+    sandbox.fault("createTopup", "reset")
+    run = top_up(dag_folder, deferrable=deferrable, unknown_outcome_window=6)
+    assert run.state == "success"
+    assert run.result()["outcome"] == "charged"
+    assert (posted(sandbox), len(sandbox.charges())) == (2, 1)
+
+
+def test_window_that_could_end_during_a_charge_is_refused(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
+) -> None:
+    run = top_up(dag_folder, unknown_outcome_window=60)
     assert run.state == "failed"
-    assert "whether the card was charged is not known, and it is not sent again" in said(capfd)
-    assert (posted(sandbox), len(sandbox.charges())) == (1, 1)
+    assert "unknown_outcome_window is 60 s, but a charge may be under way for 65 s" in said(capfd)
+    assert sandbox.requests() == []
 
 
 @pytest.mark.parametrize("status", ["void", "uncollectible"])
@@ -220,17 +254,19 @@ def test_failed_payment_fails_without_a_retry(
     assert posted(sandbox) == 1
 
 
-def test_wait_that_times_out_says_where_to_look_and_charges_no_more(
+def test_wait_that_times_out_goes_on_in_the_retry(
     sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
 ) -> None:
-    sandbox.configure(topup_outcome="requires_action")
-    run = top_up(dag_folder, timeout=0.5)
+    sandbox.configure(settle_seconds=1.5)
+    run = top_up(dag_folder, timeout=1.0, retries=4)
     log = said(capfd)
     (charge,) = sandbox.charges()
-    assert run.state == "failed"
-    assert f"Top-up {charge.invoice_id} was accepted and is still pending 0.5 s later" in log
-    assert "3-D Secure" in log
-    assert f"https://dash.cloudflare.com/{sandbox.account_id}/ai/ai-gateway" in log
+    assert run.state == "success"
+    assert (
+        f"Top-up {charge.invoice_id} was accepted and is pending after 1 s. The card may ask for 3-D" in log
+    )
+    assert run.result()["payment_intent_id"] == charge.invoice_id
+    assert run.result()["outcome"] == ("resumed" if HAS_JOURNAL else "adopted")
 
 
 def test_wait_outlives_a_cloudflare_that_is_away_for_a_while(sandbox: Sandbox, dag_folder: DagFolder) -> None:
@@ -265,9 +301,10 @@ def test_refused_credentials_fail_without_a_retry(
 def test_unreachable_before_the_charge_is_retried_by_airflow(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?max_attempts=1")
+    options = "max_attempts=1&read_timeout=0.5"
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?{options}")
     sandbox.fault("getCreditBalance", "drop")
-    run = top_up(dag_folder)
+    run = top_up(dag_folder, unknown_outcome_window=6)
     assert run.state == "success"
     assert len(sandbox.charges()) == 1
 
