@@ -159,12 +159,12 @@ class TopupProtocol:
         if progress.record.first_intent:
             sighting = self._look_back(client, progress.record.first_intent)
             if sighting.matches:  # before any check: this charge is in the balance and in the budget
-                return self._adopt(progress, sighting)
+                return self._adopt(progress, sighting, progress.record.first_intent)
         check_order(client, self._order)
         for _ in range(MOST_INTENTS):
             sighting = self._look_back(client, progress.record.first_intent)
-            if sighting.matches:
-                return self._adopt(progress, sighting)
+            if progress.record.first_intent and sighting.matches:
+                return self._adopt(progress, sighting, progress.record.first_intent)
             send_by = SendBy.within(SEND_WITHIN_SECONDS)
             progress = self._intend(progress, sighting)
             try:
@@ -221,7 +221,7 @@ class TopupProtocol:
         except _PASSING as error:
             return self._absorbed(error, progress)
         if sighting.matches:
-            return self._adopt(progress, sighting)
+            return self._adopt(progress, sighting, intent)
         left = window_ends_at - sighting.at
         if left > 0:
             self._log.info("No invoice of the charge so far; for %.0f s more one may appear.", left)
@@ -242,8 +242,8 @@ class TopupProtocol:
             raise NotChargedError("The charge was lost twice and was not made. Nothing was charged")
         return replace(progress, record=record, window_ends_at=None, reposts=progress.reposts + 1)
 
-    def _adopt(self, progress: Progress, sighting: Sighting) -> Progress:
-        """Take an invoice that an earlier charge must have made."""
+    def _adopt(self, progress: Progress, sighting: Sighting, intent: Intent) -> Progress:
+        """Take the invoice that the charge of ``intent`` must have made."""
         if len(sighting.matches) > 1:
             raise NeedsAPersonError(
                 f"Each of the invoices {', '.join(sighting.matches)} can be this top-up; which it is cannot "
@@ -254,7 +254,8 @@ class TopupProtocol:
             "Top-up %s is the charge whose answer was lost: the card was charged once.", invoice_id
         )
         topup = {"payment_intent_id": invoice_id, "onboarding": None, "brand": None, "last4": None}
-        return self._submitted(progress, topup, "adopted")
+        adopted = replace(progress, record=replace(progress.record, intent=intent))
+        return self._submitted(adopted, topup, "adopted")
 
     def _submitted(self, progress: Progress, topup: dict[str, Any], outcome: str) -> Progress:
         record = replace(progress.record, state="submitted", topup=topup)

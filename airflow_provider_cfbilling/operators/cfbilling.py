@@ -139,18 +139,22 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         """Take step after step until there is nothing left to do."""
         from airflow_provider_cfbilling.charging.progress import pause
 
+        self._push_id(context, progress)
         while not protocol.is_done(progress):
-            progress = protocol.advance(progress)
+            earlier, progress = progress, protocol.advance(progress)
+            if progress.record.topup != earlier.record.topup:
+                self._push_id(context, progress)
             if progress.idle:
                 if self.deferrable:
                     self._defer(progress)
                 time.sleep(pause(progress, self.poll_interval))
-            elif progress.record.topup:
-                context["ti"].xcom_push(
-                    key="payment_intent_id", value=progress.record.topup["payment_intent_id"]
-                )
         Stats.incr(f"cfbilling.topup.{progress.outcome}")
         return protocol.result(progress)
+
+    def _push_id(self, context: Context, progress: Progress) -> None:
+        """Let the id be seen while the task still waits."""
+        if progress.record.topup:
+            context["ti"].xcom_push(key="payment_intent_id", value=progress.record.topup["payment_intent_id"])
 
     def _defer(self, progress: Progress) -> NoReturn:
         """Leave the looking to the triggerer. Whatever it sees, this task looks again and decides."""
