@@ -104,7 +104,7 @@ class Transport:
                 raise
             except Exception as error:  # whatever it is, it must not hide what is known of the charge
                 description = self._describe(error, this)
-                if not this.began:
+                if this.nothing_sent:
                     raise CfBillingUnavailableError(f"{description}. Nothing was sent") from None
                 raise CfBillingOutcomeUnknownError(
                     f"{description}. Whether it was carried out is not known"

@@ -46,18 +46,24 @@ class SendBy:
 class Exchange:
     """One request and its answer.
 
-    :ivar began: False as long as no byte of the request was handed to the socket, so False proves that
-        nothing was asked of the server.
+    :ivar watched: True once its connection is one that tells when a request goes out.
+    :ivar began: True once a byte of the request may have been handed to the socket.
     :ivar expired: True once the deadline has cut the connection.
     """
 
     def __init__(self, seconds: float, send_by: SendBy | None) -> None:
+        self.watched = False
         self.began = False
         self.expired = False
         self._seconds = seconds
         self._send_by = send_by
         self._socket: Any = None
         self._lock = threading.Lock()
+
+    @property
+    def nothing_sent(self) -> bool:
+        """Whether it is proven that nothing was asked of the server."""
+        return self.watched and not self.began
 
     def begin(self, sock: Any) -> None:
         """Note that the request goes out now, through ``sock``; the deadline counts from here.
@@ -147,6 +153,7 @@ class WatchedAdapter(HTTPAdapter):
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = _watched(pool.ConnectionCls)
+        _under_way.get().watched = True
         return pool  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,141 @@
+"""One caller's pause is everybody's who uses the same credentials in this process, and nobody else's."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
+from airflow_provider_cfbilling.api.rate_budget import RateBudget, http_date, retry_after_seconds
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.raw_servers import Peer, RawServer, client_at, client_of, fresh_token, http, ok, refused
+
+OTHER_ACCOUNT_ID = "f" * 32
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def test_pause_is_kept_by_every_client_with_the_same_token(sandbox: Sandbox):
+    token = fresh_token()
+    sandbox.configure(token=token)
+    sandbox.configure(OTHER_ACCOUNT_ID, token=token)
+    sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "600"})
+
+    with client_of(sandbox, secret=token) as one, pytest.raises(CfBillingRateLimitError) as refusal:
+        one.get_credit_balance()
+    with (
+        client_of(sandbox, secret=token, account_id=OTHER_ACCOUNT_ID) as another,
+        pytest.raises(CfBillingRateLimitError, match="Nothing was sent") as pause,
+    ):
+        another.get_topup_limits()
+
+    assert refusal.value.status == 429
+    assert refusal.value.retry_after_seconds == 600
+    assert pause.value.status is None
+    assert 0 < (pause.value.retry_after_seconds or 0) <= 600
+    assert len(sandbox.requests()) == 1
+
+
+def test_pause_is_not_kept_by_a_client_with_another_token(sandbox: Sandbox):
+    sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "600"})
+
+    with client_of(sandbox) as one, pytest.raises(CfBillingRateLimitError):
+        one.get_credit_balance()
+    with client_of(sandbox) as another:
+        assert another.get_credit_balance().has_default_payment_method
+
+
+def test_pause_of_one_server_is_not_kept_for_another():
+    def limited(peer: Peer) -> None:
+        peer.request()
+        peer.send(http(refused(), 429, Retry_After=600))
+
+    def well(peer: Peer) -> None:
+        peer.request()
+        peer.send(http(ok({"min_cents": 1, "max_cents": 2, "currency": "usd"})))
+
+    token = fresh_token()
+    with RawServer(limited) as first, RawServer(well) as second:
+        with client_at(first.url, secret=token) as client, pytest.raises(CfBillingRateLimitError):
+            client.get_topup_limits()
+        with client_at(second.url, secret=token) as client:
+            assert client.get_topup_limits().max_cents == 2
+
+
+def test_blocked_token_is_waited_for_by_who_comes_later(sandbox: Sandbox):
+    token = fresh_token()
+    sandbox.configure(token=token)
+    sandbox.configure_server(rate_quota=1, rate_window_seconds=1)
+    with client_of(sandbox, secret=token) as one:
+        one.get_credit_balance()
+    with client_of(sandbox, secret=token, max_attempts=2) as later:
+        later.get_credit_balance()
+
+    first, second = sandbox.requests()
+    assert (first.status, second.status) == (200, 200)
+    assert second.at >= first.at + 0.9
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "pauses"),
+    [
+        (200, {}, False),
+        (200, {"Ratelimit": '"default";r=1;t=60'}, False),
+        (200, {"Ratelimit": '"default";r=10;t=60'}, False),
+        (200, {"Ratelimit": '"default";r=0;t=60'}, True),
+        (200, {"Ratelimit": '"default"; r=0; t=60'}, True),
+        (200, {"Ratelimit": '"burst";r=5;t=1, "default";r=0;t=60'}, True),
+        (200, {"Ratelimit": '"default";r=0;t=soon'}, False),
+        (200, {"Ratelimit": ""}, False),
+        (200, {"Retry-After": "60"}, False),
+        (429, {"Retry-After": "60"}, True),
+        (429, {"Retry-After": "0"}, False),
+        (429, {"Retry-After": "later"}, False),
+        (429, {}, False),
+    ],
+)
+def test_answer_says_whether_to_pause(status: int, headers: dict[str, str], pauses: bool):
+    budget = RateBudget()
+    budget.observe(status, headers)
+    assert (50 < budget.pause_left() <= 60) == pauses
+    assert pauses or budget.pause_left() == 0
+
+
+def test_longer_pause_is_not_cut_short_by_a_shorter_one():
+    budget = RateBudget()
+    for seconds in ("600", "5"):
+        budget.observe(429, {"Retry-After": seconds})
+    assert budget.pause_left() > 500
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 7 ", 7),
+        (format_datetime(NOW + timedelta(minutes=5), usegmt=True), 300),
+        (format_datetime(NOW - timedelta(minutes=5), usegmt=True), 0),
+        ("Sun, 01 Mar 2026 12:00:30 -0000", 30),
+        ("", None),
+        ("-5", None),
+        ("1.5", None),
+        ("1e9", None),
+        ("9" * 5000, None),
+        ("soon", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999", None),
+    ],
+)
+def test_retry_after_is_read_by_the_clock_of_the_answer(value: str, seconds: float | None):
+    headers = {"Retry-After": value, "Date": format_datetime(NOW, usegmt=True)}
+    assert retry_after_seconds(headers) == seconds
+
+
+def test_retry_after_as_a_date_is_read_by_our_clock_where_the_answer_has_none():
+    until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert 3500 < (retry_after_seconds({"Retry-After": until}) or 0) <= 3600
+
+
+def test_http_date_is_in_utc():
+    assert http_date("Sun, 01 Mar 2026 12:00:00 GMT") == NOW
+    assert http_date("yesterday") is None

@@ -1,0 +1,290 @@
+"""What is checked before a card is charged: nothing is charged by checking, and nothing is guessed."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError, CfBillingUnavailableError
+from airflow_provider_cfbilling.charging.errors import BalanceIsEnough
+from airflow_provider_cfbilling.charging.guards import check_order, period_start
+from airflow_provider_cfbilling.charging.order import BUDGET_PERIODS, TopupOrder
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.raw_servers import Peer, RawServer, client_at, http, ok
+
+LIMITS = {"min_cents": 1000, "max_cents": 100_000, "currency": "usd"}
+
+
+@pytest.fixture(autouse=True)
+def _charges_nothing(sandbox: Sandbox) -> Iterator[None]:
+    yield
+    assert sandbox.charges() == []
+    assert sandbox.requests("createTopup") == []
+
+
+def check(client: CfBillingClient, amount_cents: int = 1000, **conditions: Any) -> None:
+    check_order(client, TopupOrder(amount_cents, **conditions))
+
+
+def in_period(period: Any) -> float:
+    """Unix time in the period that lies as far back as it can."""
+    return period_start(period, datetime.now(UTC)).timestamp()
+
+
+# limits and payment method
+
+
+@pytest.mark.parametrize(("amount_cents", "allowed"), [(1999, 0), (2000, 1), (5000, 1), (5001, 0)])
+def test_amount_must_lie_within_the_limits_of_the_account(
+    sandbox: Sandbox, client: CfBillingClient, amount_cents: int, allowed: int
+):
+    sandbox.configure(min_cents=2000, max_cents=5000)
+    if allowed:
+        check(client, amount_cents)
+        return
+    with pytest.raises(CfBillingInvalidRequestError) as caught:
+        check(client, amount_cents)
+    assert str(caught.value) == (
+        f"amount_cents is {amount_cents} cents (${amount_cents / 100:.2f}), but this account may top up from "
+        "2000 cents ($20.00) to 5000 cents ($50.00) at once. Nothing was charged."
+    )
+
+
+def test_account_without_a_card_is_refused_unless_one_is_given(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(default_payment_method=None)
+    with pytest.raises(CfBillingInvalidRequestError, match=r"no default payment method\. Nothing was"):
+        check(client)
+    check(client, payment_method_id="pm_sandbox_second")
+
+
+# balance
+
+
+@pytest.mark.parametrize(
+    ("balance_cents", "enough"),
+    [(-10.0, False), (499.99, False), (500.0, True), (500.01, True), (9999.0, True)],
+)
+@pytest.mark.parametrize("payment_method_id", [None, "pm_sandbox_second"])
+def test_balance_must_be_below_the_line(
+    sandbox: Sandbox,
+    client: CfBillingClient,
+    balance_cents: float,
+    enough: bool,
+    payment_method_id: str | None,
+):
+    sandbox.configure(balance_cents=balance_cents)
+    order = {"only_if_balance_below_cents": 500, "payment_method_id": payment_method_id}
+    if enough:
+        with pytest.raises(BalanceIsEnough, match=r"is not below 500 cents \(\$5\.00\). Nothing was charged"):
+            check(client, **order)
+    else:
+        check(client, **order)
+
+
+def test_enough_balance_says_so_even_where_a_charge_would_be_refused(
+    sandbox: Sandbox, client: CfBillingClient
+):
+    sandbox.configure(balance_cents=500.0, default_payment_method=None, max_cents=1000)
+    with pytest.raises(BalanceIsEnough):
+        check(client, 5000, only_if_balance_below_cents=500)
+
+
+# budget
+
+
+@pytest.mark.parametrize("period", BUDGET_PERIODS)
+@pytest.mark.parametrize(("budget_cents", "allowed"), [(6499, False), (6500, True)])
+def test_budget_counts_automatic_and_manual_invoices_of_its_period_and_this_top_up(
+    sandbox: Sandbox, client: CfBillingClient, period: Any, budget_cents: int, allowed: bool
+):
+    start = in_period(period)
+    sandbox.add_invoice(1000, created=start, status="paid")
+    sandbox.add_invoice(2000, created=start, origin="auto", status="open")
+    sandbox.add_invoice(400, created=start, status="draft")
+    sandbox.add_invoice(100, created=start, without="status")
+    sandbox.add_invoice(70_000, created=start, status="void")
+    sandbox.add_invoice(80_000, created=start, origin="auto", status="uncollectible")
+    sandbox.add_invoice(90_000, created=start - 1)
+
+    if allowed:
+        check(client, 3000, budget_cents=budget_cents, budget_period=period)
+        return
+    with pytest.raises(CfBillingInvalidRequestError) as caught:
+        check(client, 3000, budget_cents=budget_cents, budget_period=period)
+    assert str(caught.value) == (
+        f"The budget is 6499 cents ($64.99) a {period}. Since "
+        f"{datetime.fromtimestamp(start, UTC):%Y-%m-%d} (UTC) 3500 cents ($35.00) were charged, so "
+        "3000 cents ($30.00) more would exceed it. Nothing was charged."
+    )
+
+
+@pytest.mark.parametrize(("budget_cents", "allowed"), [(2189, False), (2190, True)])
+def test_budget_counts_what_was_due_with_tax(
+    sandbox: Sandbox, client: CfBillingClient, budget_cents: int, allowed: bool
+):
+    sandbox.add_invoice(1000, amount_due_cents=1190)
+    if allowed:
+        check(client, budget_cents=budget_cents, budget_period="month")
+        return
+    with pytest.raises(CfBillingInvalidRequestError, match="more would exceed it"):
+        check(client, budget_cents=budget_cents, budget_period="month")
+
+
+@pytest.mark.parametrize(("budget_cents", "allowed"), [(5999, False), (6000, True)])
+def test_budget_is_added_up_over_several_pages(
+    sandbox: Sandbox, client: CfBillingClient, budget_cents: int, allowed: bool
+):
+    sandbox.configure(per_page=2)
+    for _ in range(5):
+        sandbox.add_invoice(1000, created=in_period("month"))
+    if allowed:
+        check(client, budget_cents=budget_cents, budget_period="month")
+    else:
+        with pytest.raises(CfBillingInvalidRequestError, match=r"5000 cents \(\$50\.00\) were charged"):
+            check(client, budget_cents=budget_cents, budget_period="month")
+    assert len(sandbox.requests("getInvoiceHistory")) == 3
+
+
+def test_history_is_read_no_further_than_the_period_reaches(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=2)
+    for days in range(10):
+        sandbox.add_invoice(1000, created=in_period("day") - 86_400 * days)
+
+    check(client, budget_cents=2000, budget_period="day")
+
+    assert len(sandbox.requests("getInvoiceHistory")) == 1
+
+
+def test_api_that_does_not_turn_pages_suffices_where_its_first_page_reaches_back(
+    sandbox: Sandbox, client: CfBillingClient
+):
+    sandbox.configure(per_page=2, ignore_page=True)
+    for days in range(4):
+        sandbox.add_invoice(1000, created=in_period("day") - 86_400 * days)
+    check(client, budget_cents=2000, budget_period="day")
+
+
+@pytest.mark.parametrize(
+    ("account", "invoices", "requests"),
+    [
+        ({"per_page": 2, "ignore_page": True}, 3, 2),
+        ({"per_page": 1}, 11, 10),
+    ],
+    ids=["page is ignored", "too many pages"],
+)
+def test_history_that_does_not_reach_back_is_refused(
+    sandbox: Sandbox, client: CfBillingClient, account: dict[str, Any], invoices: int, requests: int
+):
+    sandbox.configure(**account)
+    for _ in range(invoices):
+        sandbox.add_invoice(1000, created=in_period("month"))
+    with pytest.raises(CfBillingInvalidRequestError, match=r"does not reach back to \d{4}-\d\d-01 \(UTC\)"):
+        check(client, budget_cents=1_000_000, budget_period="month")
+    assert len(sandbox.requests("getInvoiceHistory")) == requests
+
+
+@pytest.mark.parametrize("without", ["id", "created"])
+@pytest.mark.parametrize("status", ["paid", "void"])
+def test_invoice_without_id_or_date_is_refused(
+    sandbox: Sandbox, client: CfBillingClient, without: str, status: Any
+):
+    sandbox.add_invoice(1000, without=without, status=status)
+    with pytest.raises(CfBillingInvalidRequestError, match="without id or date") as caught:
+        check(client, budget_cents=1_000_000, budget_period="day")
+    assert "Nothing was charged" in str(caught.value)
+    assert sandbox.requests("getInvoiceHistory")
+
+
+def history(page: int, invoices: list[tuple[str, float]], has_more: bool) -> dict[str, Any]:
+    listed = [
+        {"id": id, "created": created, "status": "paid", "currency": "usd"}
+        | {"amount_due": 1000, "amount_paid": 1000, "amount_remaining": 0}
+        for id, created in invoices
+    ]
+    more = {"has_more": has_more, "page": page, "per_page": len(listed), "total_count": 99}
+    return {"invoices": listed, "pagination": more}
+
+
+def check_against(pages: dict[int, dict[str, Any]], **conditions: Any) -> int:
+    """Check an order against a history that the sandbox cannot tell; return how many pages were asked for."""
+    asked = 0
+
+    def serve(peer: Peer) -> None:
+        nonlocal asked
+        while True:
+            peer.request()
+            path = peer.path()
+            number = int(path.partition("&page=")[2] or 1)
+            asked += "/invoice-history" in path
+            peer.send(http(ok(pages[number] if "/invoice-history" in path else LIMITS)))
+
+    with RawServer(serve) as server, client_at(server.url) as client:
+        check(client, payment_method_id="pm_1", budget_period="day", **conditions)
+    return asked
+
+
+def test_invoice_that_moves_on_to_the_next_page_is_counted_once():
+    today = in_period("day")
+    pages = {
+        1: history(1, [("in_3", today), ("in_2", today)], has_more=True),
+        2: history(2, [("in_2", today), ("in_1", today)], has_more=False),
+    }
+    assert check_against(pages, budget_cents=4000) == 2
+    with pytest.raises(CfBillingInvalidRequestError, match=r"3000 cents \(\$30\.00\) were charged"):
+        check_against(pages, budget_cents=3999)
+
+
+def test_api_that_counts_pages_from_zero_suffices_with_its_first_page_only():
+    today = in_period("day")
+    whole = {1: history(0, [("in_1", today)], has_more=False)}
+    assert check_against(whole, budget_cents=2000) == 1
+    part = {1: history(0, [("in_1", today)], has_more=True), 2: history(2, [], has_more=False)}
+    with pytest.raises(CfBillingInvalidRequestError, match="does not reach back"):
+        check_against(part, budget_cents=1_000_000)
+
+
+def test_history_that_is_not_newest_first_is_read_to_its_end():
+    today = in_period("day")
+    pages = {
+        1: history(1, [("in_1", today - 86_400), ("in_2", today)], has_more=True),
+        2: history(2, [("in_3", today), ("in_4", today)], has_more=False),
+    }
+    assert check_against(pages, budget_cents=4000) == 2
+    with pytest.raises(CfBillingInvalidRequestError, match=r"3000 cents \(\$30\.00\) were charged"):
+        check_against(pages, budget_cents=3999)
+
+
+@pytest.mark.parametrize(
+    ("period", "start"),
+    [("day", "2026-03-05"), ("week", "2026-03-02"), ("month", "2026-03-01")],
+)
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))])
+def test_period_is_a_utc_day_an_iso_week_or_a_month(period: Any, start: str, zone: timezone):
+    now = datetime.fromisoformat("2026-03-05T23:59:59+00:00").astimezone(zone)  # a Thursday
+    assert period_start(period, now) == datetime.fromisoformat(f"{start}T00:00:00+00:00")
+
+
+@pytest.mark.parametrize("day", ["2026-03-02T00:00:00+00:00", "2026-03-08T23:59:59+00:00"])
+def test_week_begins_on_monday_at_midnight(day: str):
+    start = period_start("week", datetime.fromisoformat(day))
+    assert start == datetime(2026, 3, 2, tzinfo=UTC)
+
+
+# what cannot be read
+
+
+@pytest.mark.parametrize("operation", ["getCreditBalance", "getTopupLimits", "getInvoiceHistory"])
+def test_check_that_cannot_be_made_lets_nothing_pass(
+    sandbox: Sandbox, client: CfBillingClient, operation: str
+):
+    sandbox.configure(balance_cents=0.0)
+    sandbox.fault(operation, "status", status=503)
+    with pytest.raises(CfBillingUnavailableError):
+        check(client, only_if_balance_below_cents=500, budget_cents=99_000, budget_period="day")
+
+
+def test_only_what_is_needed_is_asked(sandbox: Sandbox, client: CfBillingClient):
+    check(client, payment_method_id="pm_sandbox_second")
+    assert [request.operation for request in sandbox.requests()] == ["getTopupLimits"]
