@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingOutcomeUnknownError, CfBillingUnavailableError
+from airflow_provider_cfbilling.api.wire import exchange
 from tests.raw_servers import (
     PATIENCE,
     Peer,
