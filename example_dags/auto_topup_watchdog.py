@@ -24,7 +24,7 @@ MESSAGE = """\
 {%- set topup = ti.xcom_pull(task_ids="top_up_by_hand") -%}
 The automatic top-up is {{ config.state }} ({{ config.disabled_reason or config.error }}).
 {%- if topup %} Topped up by hand: ${{ "%.2f" | format(topup.amount_cents / 100) }}, \
-invoice {{ topup.payment_intent_id }}, {{ topup.brand }} ending in {{ topup.last4 }}.
+invoice {{ topup.payment_intent_id }}.
 {%- else %} Nothing was charged: $10.00 or more are left.
 {%- endif %}"""
 
