@@ -76,7 +76,8 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         "budget_cents",
         "budget_period",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"amount_cents": "json", "budget_cents": "json"}
+    # Plain: Airflow's "json" renderer shows nothing where a number stands.
+    template_fields_renderers: ClassVar[dict[str, str]] = {}
     operator_extra_links = (CfBillingDashboardLink(),)
 
     def __init__(
