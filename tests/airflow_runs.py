@@ -14,6 +14,7 @@ from typing import Any
 
 HEADER = """\
 from datetime import UTC, datetime
+from pathlib import Path
 
 from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cfbilling.operators.cfbilling import (
@@ -23,7 +24,15 @@ from airflow_provider_cfbilling.operators.cfbilling import (
 )
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 
-with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+
+def note(context):
+    with Path(__file__).with_suffix(".ends").open("a") as ends:
+        ends.write(str(context.get("exception")) + "\\n")
+
+
+ends = dict.fromkeys(("on_failure_callback", "on_retry_callback", "on_skipped_callback"), note)
+
+with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), default_args=ends) as dag:
 """
 
 
@@ -36,6 +45,8 @@ class Run:
     """State by task id; of a mapped task by ``task_id[map_index]``."""
     xcoms: dict[tuple[str, str], Any]
     """Value by task and key."""
+    ends: str
+    """What the tasks that did not succeed ended with, one exception a line."""
 
     def result(self, task: str = "task") -> Any:
         return self.xcoms.get((task, "return_value"))
@@ -67,16 +78,17 @@ class DagFolder:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             run_id = module.dag.test().run_id
+            ends = path.with_suffix(".ends")
+            return self._read(dag_id, run_id, ends.read_text() if ends.exists() else "")
         finally:
             path.unlink()
-        return self._read(dag_id, run_id)
 
     def database_dump(self) -> str:
         """Return all that Airflow has written down, as SQL."""
         with closing(sqlite3.connect(self._home / "airflow.db")) as database:
             return "\n".join(database.iterdump())
 
-    def _read(self, dag_id: str, run_id: str) -> Run:
+    def _read(self, dag_id: str, run_id: str, ends: str) -> Run:
         with closing(sqlite3.connect(self._home / "airflow.db")) as database:
 
             def rows(columns: str, table: str) -> list[tuple[Any, ...]]:
@@ -91,7 +103,7 @@ class DagFolder:
                 (_name(*task), key): json.loads(value)
                 for *task, key, value in rows("task_id, map_index, key, value", "xcom")
             }
-        return Run(state, tasks, xcoms)
+        return Run(state, tasks, xcoms, ends)
 
 
 def _name(task_id: str, map_index: int) -> str:

