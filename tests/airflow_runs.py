@@ -12,9 +12,10 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from airflow.providers.common.compat.sdk import get_listener_manager, hookimpl
+
 HEADER = """\
 from datetime import UTC, datetime
-from pathlib import Path
 
 from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cfbilling.operators.cfbilling import (
@@ -24,15 +25,7 @@ from airflow_provider_cfbilling.operators.cfbilling import (
 )
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 
-
-def note(context):
-    with Path(__file__).with_suffix(".ends").open("a") as ends:
-        ends.write(str(context.get("exception")) + "\\n")
-
-
-ends = dict.fromkeys(("on_failure_callback", "on_retry_callback", "on_skipped_callback"), note)
-
-with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), default_args=ends) as dag:
+with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
 """
 
 
@@ -46,10 +39,21 @@ class Run:
     xcoms: dict[tuple[str, str], Any]
     """Value by task and key."""
     ends: str
-    """What the tasks that did not succeed ended with, one exception a line."""
+    """What the tries that failed ended with."""
 
     def result(self, task: str = "task") -> Any:
         return self.xcoms.get((task, "return_value"))
+
+
+class Failures:
+    """Told by Airflow, in all its versions, of every try that fails."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    @hookimpl
+    def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
+        self.errors.append(str(error))
 
 
 class DagFolder:
@@ -61,6 +65,8 @@ class DagFolder:
         self._folder = airflow_home / "dags"
         self._folder.mkdir()
         self._numbers = itertools.count()
+        self._failures = Failures()
+        get_listener_manager().add_listener(self._failures)
 
     def run(self, tasks: str) -> Run:
         """Run a Dag whose body is ``tasks``, Python statements, to its end."""
@@ -77,9 +83,9 @@ class DagFolder:
             assert spec.loader
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
+            self._failures.errors.clear()
             run_id = module.dag.test().run_id
-            ends = path.with_suffix(".ends")
-            return self._read(dag_id, run_id, ends.read_text() if ends.exists() else "")
+            return self._read(dag_id, run_id, "\n".join(self._failures.errors))
         finally:
             path.unlink()
 
