@@ -59,6 +59,13 @@ def test(session: nox.Session, airflow: str) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Let top-ups fail, die and freeze in every way, and count the charges: about ten minutes."""
+    install(session, NEWEST, "-e", ".[dev]")
+    session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Top up in the sandbox with the weekly example Dag."""
     install(session, NEWEST, "-e", ".[sandbox]")

@@ -3,7 +3,6 @@
 It needs this package with its extra `sandbox`, listens on loopback only, and writes only below `.demo`.
 """
 
-# ruff: noqa: T201 - it talks to a person
 
 from __future__ import annotations
 

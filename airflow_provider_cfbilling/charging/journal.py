@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 State = Literal["started", "intent", "submitted", "completed", "not_charged"]
 
@@ -18,16 +18,23 @@ class Intent:
 
     :param at: when, in Unix seconds of Cloudflare's clock.
     :param known_invoices: ids of invoices from about that time on that were there before.
+    :param late_by: at most how many seconds after ``at`` it was written down.
     """
 
     account_id: str
     amount_cents: int
     at: float
     known_invoices: tuple[str, ...] = ()
+    late_by: float = 0.0
+
+    @property
+    def latest_at(self) -> float:
+        """From when on it was certainly written down."""
+        return self.at + self.late_by
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Intent:
-        return cls(**{**value, "known_invoices": tuple(value["known_invoices"])})
+        return cls(**{**value, "known_invoices": tuple(value.get("known_invoices", ()))})
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "known_invoices": list(self.known_invoices)}
@@ -53,8 +60,10 @@ class Record:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
+        if value["state"] not in get_args(State):  # of a later release: what it allows is not known
+            raise ValueError(f"the journal says {value['state']!r:.60}, which is not known here")
         intents = {
-            name: Intent.from_json(value[name]) if value[name] else None
+            name: Intent.from_json(value[name]) if value.get(name) else None
             for name in ("intent", "first_intent")
         }
         return cls(**{**value, **intents})

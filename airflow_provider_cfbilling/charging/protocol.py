@@ -78,6 +78,9 @@ class TopupProtocol:
         self._window_seconds = window_seconds
         self._wait_seconds = wait_seconds
         self._log = log
+        # Without a journal no refused write stops a process that was frozen while the next try charged. But
+        # that one looks for a whole window first, and finds what was charged in the first half.
+        self._fresh = SendBy.within(window_seconds / 2)
 
     def begin(self, *, first_try: bool, began_at: float) -> Progress:
         """Find out what earlier tries have done.
@@ -148,7 +151,8 @@ class TopupProtocol:
         except _PASSING as error:
             return self._absorbed(error, progress)
         now = history.answered_at.timestamp()
-        ahead = now - time.time()
+        # Where this machine's clock is behind Cloudflare's, Airflow's need not be: never later than began_at.
+        ahead = min(0.0, now - time.time())
         intent = Intent(self._account_id, self._order.amount_cents, at=began_at + ahead)
         record = Record("intent", intent, first_intent=intent)
         return replace(progress, record=record, began_at=None, window_ends_at=now + self._window_seconds)
@@ -162,11 +166,15 @@ class TopupProtocol:
                 return self._adopt(progress, sighting, progress.record.first_intent)
         check_order(client, self._order)
         for _ in range(MOST_INTENTS):
-            sighting = self._look_back(client, progress.record.first_intent)
-            if progress.record.first_intent and sighting.matches:
-                return self._adopt(progress, sighting, progress.record.first_intent)
+            first_intent, asked = progress.record.first_intent, time.monotonic()
+            fresh = SendBy.within(self._window_seconds / 2) if first_intent else self._fresh
+            sighting = self._look_back(client, first_intent)
+            if first_intent and sighting.matches:
+                return self._adopt(progress, sighting, first_intent)
+            if fresh.is_past():
+                break
             send_by = SendBy.within(SEND_WITHIN_SECONDS)
-            progress = self._intend(progress, sighting)
+            progress = self._intend(progress, sighting, late_by=time.monotonic() - asked)
             try:
                 return self._send(client, progress, send_by)
             except CfBillingNotSentInTimeError as error:
@@ -181,10 +189,11 @@ class TopupProtocol:
             return earlier if earlier.matches else look_for(client, None)
         return look_for(client, first_intent)
 
-    def _intend(self, progress: Progress, sighting: Sighting) -> Progress:
+    def _intend(self, progress: Progress, sighting: Sighting, late_by: float) -> Progress:
         """Write the intent down. Where that fails, nothing may be sent: another try may have taken over."""
         earlier = progress.record
-        intent = Intent(self._account_id, self._order.amount_cents, sighting.at, sighting.invoices)
+        amount_cents = self._order.amount_cents
+        intent = Intent(self._account_id, amount_cents, sighting.at, sighting.invoices, late_by)
         record = Record("intent", intent, earlier.first_intent or intent, earlier.posts + 1)
         self._journal.write(record)
         return replace(progress, record=record)
@@ -202,7 +211,7 @@ class TopupProtocol:
             self._log.warning(
                 "The charge was sent and its answer was lost: %s. Looking for its invoice.", error
             )
-            ended_at = intent_of(record).at + time.monotonic() - started
+            ended_at = intent_of(record).latest_at + time.monotonic() - started
             return replace(progress, window_ends_at=ended_at + self._window_seconds)
         except CfBillingError as error:
             self._log.info("Nothing was charged: %s", error)
@@ -214,7 +223,7 @@ class TopupProtocol:
         """Look whether the charge of an intent was made."""
         record = progress.record
         intent = intent_of(record)
-        window_ends_at = progress.window_ends_at or intent.at + self._window_seconds
+        window_ends_at = progress.window_ends_at or intent.latest_at + self._window_seconds
         progress = replace(progress, window_ends_at=window_ends_at)
         try:
             sighting = look_for(self._client_of(intent.account_id), intent)
@@ -261,7 +270,7 @@ class TopupProtocol:
         record = replace(progress.record, state="submitted", topup=topup)
         self._log.info("Top-up %s was accepted.", topup["payment_intent_id"])
         self._note(record)
-        return replace(progress, record=record, outcome=outcome)
+        return replace(progress, record=record, outcome=outcome, window_ends_at=None)
 
     def _settle(self, progress: Progress) -> Progress:
         """Look whether the top-up is paid."""

@@ -1,0 +1,181 @@
+"""Reading the invoice history back to a moment, and knowing whether all of it was seen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.errors import CfBillingUnavailableError
+from airflow_provider_cfbilling.charging.history import RecentInvoices, invoices_since
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.raw_servers import Peer, RawServer, client_at, http, ok
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+def at(hour: int) -> datetime:
+    return NOON.replace(hour=hour)
+
+
+def ids(recent: RecentInvoices) -> list[str | None]:
+    return [invoice.id for invoice in recent.invoices]
+
+
+def invoices(sandbox: Sandbox, *hours: int, **details: Any) -> list[str]:
+    """Put invoices into the history, and return their ids, newest first."""
+    added = {
+        hour: sandbox.add_invoice(1000, created=at(hour).timestamp(), **details).id for hour in sorted(hours)
+    }
+    return [added[hour] for hour in sorted(added, reverse=True)]
+
+
+def test_invoices_since_a_moment_are_found_and_that_moment_counts(sandbox: Sandbox, client: CfBillingClient):
+    newest, middle, _ = invoices(sandbox, 8, 9, 10)
+    recent = invoices_since(client, at(9), "manual")
+    assert ids(recent) == [newest, middle]
+    assert recent.complete
+
+
+def test_without_a_moment_the_first_page_is_all_that_is_read(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=2)
+    newest, middle, _ = invoices(sandbox, 8, 9, 10)
+    recent = invoices_since(client, None, "manual")
+    assert ids(recent) == [newest, middle]
+    assert recent.complete
+    assert len(sandbox.requests("getInvoiceHistory")) == 1
+
+
+def test_empty_history_is_complete(client: CfBillingClient):
+    recent = invoices_since(client, at(9), "all")
+    assert (recent.invoices, recent.complete) == ((), True)
+
+
+@pytest.mark.parametrize(("type", "count"), [("manual", 1), ("all", 3)])
+def test_only_invoices_of_the_type_asked_for_are_read(
+    sandbox: Sandbox, client: CfBillingClient, type: Any, count: int
+):
+    invoices(sandbox, 8)
+    invoices(sandbox, 9, 10, origin="auto")
+    assert len(invoices_since(client, at(0), type).invoices) == count
+
+
+def test_pages_are_read_until_one_reaches_back_far_enough(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=2)
+    expected = invoices(sandbox, *range(1, 11))[:5]
+    recent = invoices_since(client, at(6), "manual")
+    assert ids(recent) == expected
+    assert recent.complete
+    assert len(sandbox.requests("getInvoiceHistory")) == 3
+
+
+def test_page_that_ends_at_the_very_moment_is_not_the_last_one(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=2)
+    for _ in range(4):
+        sandbox.add_invoice(1000, created=at(9).timestamp())
+    assert len(invoices_since(client, at(9), "manual").invoices) == 4
+
+
+@pytest.mark.parametrize(("since", "complete"), [(8, False), (10, False), (11, True)])
+def test_api_that_does_not_turn_pages_proves_only_what_its_first_page_holds(
+    sandbox: Sandbox, client: CfBillingClient, since: int, complete: bool
+):
+    sandbox.configure(per_page=3, ignore_page=True)
+    expected = invoices(sandbox, 8, 9, 10, 11, 12)[:3]
+    recent = invoices_since(client, at(since), "manual")
+    assert set(ids(recent)) <= set(expected)
+    assert recent.complete is complete
+
+
+def test_at_most_ten_pages_are_read(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=1)
+    invoices(sandbox, *range(12))
+    recent = invoices_since(client, at(0), "manual")
+    assert (len(recent.invoices), recent.complete) == (10, False)
+    assert len(sandbox.requests("getInvoiceHistory")) == 10
+
+
+@pytest.mark.parametrize("without", ["id", "created"])
+@pytest.mark.parametrize("since", [at(9), None], ids=["since", "newest"])
+def test_invoice_without_id_or_date_is_left_out_and_leaves_the_rest_unproven(
+    sandbox: Sandbox, client: CfBillingClient, without: str, since: datetime | None
+):
+    (known,) = invoices(sandbox, 10)
+    invoices(sandbox, 11, without=without)
+    recent = invoices_since(client, since, "manual")
+    assert ids(recent) == [known]
+    assert not recent.complete
+
+
+def test_unreadable_page_is_an_error_not_the_end_of_the_history(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=1)
+    invoices(sandbox, 8, 9)
+    sandbox.fault("getInvoiceHistory", "status", status=503, skip=1)
+    with pytest.raises(CfBillingUnavailableError):
+        invoices_since(client, at(0), "manual")
+
+
+def page(number: int, hours: dict[str, int], *, has_more: bool) -> dict[str, Any]:
+    listed = [
+        {"id": id, "created": int(at(hour).timestamp()), "status": "paid", "currency": "usd"}
+        | {"amount_due": 1000, "amount_paid": 1000, "amount_remaining": 0}
+        for id, hour in hours.items()
+    ]
+    more = {"has_more": has_more, "page": number, "per_page": len(listed), "total_count": 9}
+    return {"invoices": listed, "pagination": more}
+
+
+@contextmanager
+def client_of_pages(*pages: dict[str, Any]) -> Iterator[CfBillingClient]:
+    """A client of a history that the sandbox cannot tell; each page is answered an hour after the other."""
+
+    def serve(peer: Peer) -> None:
+        for hours in range(len(pages)):
+            peer.request()
+            number = int(peer.path().partition("&page=")[2] or 1)
+            moment = format_datetime(NOON + timedelta(hours=hours), usegmt=True)
+            peer.send(http(ok(pages[number - 1]), Date=moment))
+
+    with RawServer(serve) as server, client_at(server.url) as client:
+        yield client
+
+
+def test_what_was_not_listed_when_the_first_page_was_read_may_be_missing_so_its_time_counts():
+    pages = [page(1, {"in_3": 11, "in_2": 10}, has_more=True), page(2, {"in_1": 9}, has_more=False)]
+    with client_of_pages(*pages) as client:
+        recent = invoices_since(client, at(1), "manual")
+    assert ids(recent) == ["in_3", "in_2", "in_1"]
+    assert recent.answered_at == NOON
+
+
+def test_invoice_that_a_newer_one_moved_to_the_next_page_is_there_once():
+    pages = [page(1, {"in_3": 11, "in_2": 10}, has_more=True), page(2, {"in_2": 10}, has_more=False)]
+    with client_of_pages(*pages) as client:
+        assert ids(invoices_since(client, at(1), "manual")) == ["in_3", "in_2"]
+
+
+def test_history_that_is_not_newest_first_is_read_to_its_end():
+    pages = [page(1, {"in_1": 1, "in_3": 11}, has_more=True), page(2, {"in_2": 10}, has_more=False)]
+    with client_of_pages(*pages) as client:
+        recent = invoices_since(client, at(9), "manual")
+    assert ids(recent) == ["in_3", "in_2"]
+    assert recent.complete
+
+
+@pytest.mark.parametrize("has_more", [False, True])
+def test_api_that_counts_pages_in_another_way_is_not_asked_for_a_second_one(has_more: bool):
+    with client_of_pages(page(0, {"in_1": 11}, has_more=has_more)) as client:
+        recent = invoices_since(client, at(9), "manual")
+    assert ids(recent) == ["in_1"]
+    assert recent.complete is not has_more
+
+
+def test_page_without_invoices_that_promises_more_is_not_the_end():
+    pages = [page(1, {}, has_more=True), page(2, {"in_1": 10}, has_more=False)]
+    with client_of_pages(*pages) as client:
+        recent = invoices_since(client, at(9), "manual")
+    assert ids(recent) == ["in_1"]
+    assert recent.complete

@@ -1,0 +1,135 @@
+"""How long to wait for the next step, and whether it would do more than wait."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.errors import CfBillingUnavailableError
+from airflow_provider_cfbilling.charging.errors import PaymentFailedError
+from airflow_provider_cfbilling.charging.journal import Intent, Record
+from airflow_provider_cfbilling.charging.progress import (
+    Progress,
+    account_of,
+    has_news,
+    intent_of,
+    pause,
+    topup_of,
+)
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.charging.sandboxed import Task, task_in
+
+
+def looking(sandbox: Sandbox, window_ends_in: float = 600.0) -> Progress:
+    """The progress of a try that looks for a lost charge of 2000 cents."""
+    now = time.time()
+    intent = Intent(sandbox.account_id, 2000, now)
+    return Progress(Record("intent", intent, intent, 1), window_ends_at=now + window_ends_in)
+
+
+def waiting(sandbox: Sandbox, payment_intent_id: str, give_up_in: float = 600.0) -> Progress:
+    """The progress of a try that waits for a top-up."""
+    record = Record(
+        "submitted", intent_of(looking(sandbox).record), topup={"payment_intent_id": payment_intent_id}
+    )
+    return Progress(record, give_up_at=time.time() + give_up_in)
+
+
+@pytest.mark.parametrize(
+    ("ends", "poll_interval", "seconds"),
+    [
+        ({}, 30, 30),
+        ({"window_ends_at": 600}, 30, 30),
+        ({"window_ends_at": 10}, 30, 10),
+        ({"give_up_at": 10}, 30, 10),
+        ({"give_up_at": 20, "window_ends_at": 10}, 30, 10),
+        ({"window_ends_at": -60}, 30, 1),
+        ({"give_up_at": 0.2}, 30, 1),
+        ({"give_up_at": -60}, 0.1, 0.1),
+        ({"give_up_at": 600}, 0.1, 0.1),
+    ],
+    ids=str,
+)
+def test_pause_ends_with_the_interval_or_a_deadline_but_is_never_none(
+    ends: dict[str, float], poll_interval: float, seconds: float
+):
+    now = time.time()
+    progress = Progress(Record("started"), **{name: now + end for name, end in ends.items()})
+    assert pause(progress, poll_interval) == pytest.approx(seconds, abs=0.5 if seconds >= 10 else 0.01)
+
+
+def test_appearing_invoice_is_news(sandbox: Sandbox, client: CfBillingClient):
+    progress = looking(sandbox)
+    assert not has_news(client, progress)
+    sandbox.add_invoice(1000)
+    assert not has_news(client, progress)
+    sandbox.add_invoice(2000)
+    assert has_news(client, progress)
+
+
+def test_end_of_the_window_is_news_by_the_clock_of_cloudflare(sandbox: Sandbox, client: CfBillingClient):
+    progress = looking(sandbox)
+    assert not has_news(client, progress)
+    sandbox.configure_server(clock_offset_seconds=605)
+    assert has_news(client, progress)
+
+
+@pytest.mark.parametrize("outcome", ["paid", "requires_action"])
+def test_settlement_is_news(sandbox: Sandbox, client: CfBillingClient, outcome: Any):
+    sandbox.configure(topup_outcome=outcome, settle_seconds=0)
+    progress = waiting(sandbox, client.create_topup(2000).payment_intent_id)
+    assert has_news(client, progress) is (outcome == "paid")
+
+
+def test_end_of_the_wait_is_news(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(settle_seconds=600)
+    topup = client.create_topup(2000).payment_intent_id
+    assert not has_news(client, waiting(sandbox, topup))
+    assert has_news(client, waiting(sandbox, topup, give_up_in=-1))
+
+
+def test_failed_payment_is_told(sandbox: Sandbox, client: CfBillingClient):
+    failed = sandbox.add_invoice(2000, status="void").id
+    with pytest.raises(PaymentFailedError):
+        has_news(client, waiting(sandbox, failed))
+
+
+def test_cloudflare_answering_is_news_to_a_try_that_knows_nothing(sandbox: Sandbox, client: CfBillingClient):
+    progress = Progress(Record("started"), began_at=time.time(), window_ends_at=time.time() + 600)
+    sandbox.fault("getInvoiceHistory", "status", status=503)
+    with pytest.raises(CfBillingUnavailableError):
+        has_news(client, progress)
+    assert has_news(client, progress)
+
+
+def test_looking_for_news_charges_nothing(sandbox: Sandbox, client: CfBillingClient):
+    has_news(client, looking(sandbox))
+    has_news(client, looking(sandbox, window_ends_in=-600))
+    assert sandbox.requests("createTopup") == []
+
+
+def test_account_is_the_one_that_was_charged(sandbox: Sandbox):
+    assert account_of(looking(sandbox)) == sandbox.account_id
+    assert account_of(Progress(Record("started"))) is None
+
+
+@pytest.mark.parametrize(("what", "named"), [(intent_of, "has no intent"), (topup_of, "has no id")])
+def test_record_that_has_not_come_so_far_is_refused(what: Any, named: str):
+    with pytest.raises(ValueError, match=f"a top-up that is started {named}"):
+        what(Record("started"))
+
+
+@pytest.fixture
+def task(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
+    with task_in(sandbox, monkeypatch) as task:
+        yield task
+
+
+def test_adopted_charge_is_waited_for_at_the_usual_interval_after_the_window(sandbox: Sandbox, task: Task):
+    """The end of the search must not hurry the wait: two requests a second would use up the rate limit."""
+    sandbox.configure(settle_seconds=3000)
+    sandbox.fault("createTopup", "reset", when="after")
+    assert task.run()["outcome"] == "adopted"
+    assert 98 <= task.looks + 2 <= 110

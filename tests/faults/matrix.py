@@ -1,0 +1,51 @@
+"""Every row in every mode that this Airflow can have."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+from tests.faults.answers import failing_reads, lost_answers
+from tests.faults.deaths import failing_journals, kills, orphans
+from tests.faults.rows import Mode, Row
+from tests.faults.stories import asking_rows, longer_rows, rows_with_anything
+
+MODES = [Mode(deferrable, has_store) for deferrable, has_store in product((False, True), (True, False))]
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly
+
+
+def all_rows() -> list[Row]:
+    return [
+        *lost_answers(),
+        *failing_reads(),
+        *kills(),
+        *orphans(),
+        *failing_journals(),
+        *asking_rows(),
+        *longer_rows(),
+        *rows_with_anything(),
+    ]
+
+
+def matrix(pattern: str = "") -> list[tuple[Row, Mode]]:
+    """Return the rows whose name is, or matches, ``pattern``, each in all of its modes.
+
+    In such an order that the first few are a fair sample of all.
+    """
+    modes = [mode for mode in MODES if has_task_state_store() or not mode.has_store]
+    found = [
+        (row, mode)
+        for row, mode in product(all_rows(), modes)
+        if row.fits(mode) and (pattern == row.name_in(mode) or re.search(pattern, row.name_in(mode)))
+    ]
+    places = sorted(range(len(found)), key=lambda place: place * _GOLDEN % 1)
+    return [found[place] for place in places]
+
+
+def has_task_state_store() -> bool:
+    """Whether this Airflow keeps a store for each task: 3.3 and later."""
+    try:
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,240 @@
+"""Stands in for Airflow's scheduler: runs a task in try after try, each in processes of its own.
+
+Nothing here blocks: whoever runs a task takes step after step of a generator, so that two tasks can run at
+the same time without a thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.faults.worker import (
+    Job,
+    Process,
+    Strike,
+    begin_try,
+    create_store,
+    discard_store,
+    run_task,
+    run_trigger,
+)
+
+_LONGEST_PROCESS = 40.0  # seconds
+
+Steps = Generator[None, None, None]
+Ending = dict[str, Any]
+_StepsToEnding = Generator[None, None, Ending]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all tasks of one trial share.
+
+    :param runs_after: whether a Dag run has ``run_after``, as in Airflow 3.
+    :param triggerer_dies: how many seconds after a trigger has begun its first triggerer is killed.
+    """
+
+    folder: Path
+    connection_uri: str
+    has_store: bool
+    send_within: float
+    randomness: random.Random
+    runs_after: bool = True
+    triggerer_dies: tuple[float, ...] = ()
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def store(self) -> Path | None:
+        return self.folder / "store" if self.has_store else None
+
+
+@dataclass
+class _Orphan:
+    process: Process
+    strike: Strike
+    thaw_at: float | None = None
+
+
+@dataclass
+class Task:
+    """One task of one Dag run.
+
+    :param hears: is told of every end of a try, as soon as it is known.
+    :ivar ending: how its last try ended.
+    :ivar told: how all of its tries ended.
+    :ivar struck: how often something befell its processes.
+    """
+
+    name: str
+    setting: Setting
+    operator: dict[str, Any]
+    strikes: tuple[Strike, ...] = ()
+    tries: int = 3
+    hears: Callable[[Task, dict[str, Any]], None] = lambda task, ending: None
+    ending: dict[str, Any] = field(default_factory=lambda: {"ended": "never"})
+    told: list[dict[str, Any]] = field(default_factory=list)
+    struck: int = 0
+
+    def __post_init__(self) -> None:
+        self._try_number = 0
+        self._processes: list[Process] = []
+        self._orphans: list[_Orphan] = []
+        begun = datetime.now(UTC)
+        self._dag_run: dict[str, Any] = {"start_date": begun, "clear_number": 0}
+        if self.setting.runs_after:
+            waited = self.setting.randomness.uniform(0, 0.5)
+            self._dag_run["run_after"] = begun - timedelta(seconds=waited)
+        if self.setting.store and not self.setting.store.exists():
+            create_store(self.setting.store)
+
+    def run(self) -> Steps:
+        """Try until a try ends well, or for good, or none are left."""
+        for _ in range(self.tries):
+            self.ending = yield from self._try()
+            self.told.append(self.ending)
+            self.hears(self, self.ending)
+            if self.ending["ended"] in ("success", "skipped", "failed for good"):
+                break
+            yield from pause(self.setting.randomness.uniform(0, 0.3))
+        yield from self._thaw_all()
+
+    def clear(self, *, discard_store_too: bool = False) -> Steps:
+        """Run it again as after a user's clear."""
+        self._dag_run["clear_number"] += 1
+        if "run_after" in self._dag_run:
+            self._dag_run["start_date"] = datetime.now(UTC)
+        if discard_store_too and self.setting.store:
+            discard_store(self.setting.store, self.name)
+        yield from self.run()
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        for process in self._processes:
+            process.end()
+
+    def _try(self) -> _StepsToEnding:
+        self._try_number += 1
+        ti_id = f"{self.name} try {self._try_number}"
+        if self.setting.store:
+            begin_try(self.setting.store, self.name, ti_id)
+        self._plan_thaw("started")
+        event = None
+        while True:
+            job = Job(
+                task=self.name,
+                ti_id=ti_id,
+                try_number=self._try_number,
+                dag_run=self._dag_run,
+                operator=self.operator,
+                connection_uri=self.setting.connection_uri,
+                send_within=self.setting.send_within,
+                store=self.setting.store,
+                strikes=self.strikes,
+                resume_with=event,
+            )
+            ending = yield from self._follow(self._start(run_task, job))
+            if ending["ended"] == "deferred":
+                ending = yield from self._wait(*json.loads(json.dumps(ending["trigger"])))
+            if ending["ended"] != "event":
+                if ending["ended"] != "frozen":
+                    self._plan_thaw("ended")
+                return ending
+            event = ending["event"]
+
+    def _wait(self, classpath: str, arguments: dict[str, Any]) -> _StepsToEnding:
+        """Run the trigger, in another triggerer when the first one dies."""
+        for dies_after in (*self.setting.triggerer_dies, None):
+            triggerer = self._start(run_trigger, classpath, arguments)
+            ending = yield from self._follow(triggerer, dies_after)
+            if ending["ended"] != "crashed":
+                break
+        return ending
+
+    def _start(self, run: Callable[..., None], *arguments: Any) -> Process:
+        process = Process(self.setting.log, self.setting.connection_uri, run, *arguments)
+        self._processes.append(process)
+        return process
+
+    def _follow(self, process: Process, dies_after: float | None = None) -> _StepsToEnding:
+        """Return how a process ended: what it said last, or that it crashed, or froze."""
+        began = time.monotonic()
+        ending = None
+        plans: list[tuple[float, Strike]] = []
+        while process.alive or ending is None:
+            for news in process.news():
+                if "strike" in news:
+                    strike = self.strikes[news["strike"]]
+                    self.struck += 1
+                    if strike.act != "raise":
+                        plans.append((time.monotonic() + strike.delay, strike))
+                else:
+                    ending = news
+            for at, strike in plans:
+                if time.monotonic() < at or not process.alive:
+                    continue
+                if strike.act == "freeze":
+                    process.signal(signal.SIGSTOP)
+                    self._orphans.append(_Orphan(process, strike))
+                    yield from pause(0.1)  # until its heartbeat is missed
+                    return {"ended": "frozen"}
+                process.signal(signal.SIGKILL)
+            age = time.monotonic() - began
+            self.struck += dies_after is not None and age > dies_after
+            if age > _LONGEST_PROCESS or (dies_after is not None and age > dies_after):
+                process.end()
+                return {"ended": "crashed" if dies_after is not None else "does not end"}
+            if not process.alive:
+                break
+            self._thaw()
+            yield
+        return ending or {"ended": "crashed"}
+
+    def _plan_thaw(self, moment: str) -> None:
+        for orphan in self._orphans:
+            if orphan.thaw_at is None and orphan.strike.thaw == moment:
+                orphan.thaw_at = time.monotonic() + orphan.strike.thaw_delay
+
+    def _thaw(self) -> None:
+        """Let the orphans whose time has come go on; nobody asks for what they say."""
+        for orphan in self._orphans:
+            orphan.process.news()
+            if orphan.thaw_at is not None and time.monotonic() >= orphan.thaw_at:
+                orphan.process.signal(signal.SIGCONT)
+
+    def _thaw_all(self) -> Steps:
+        """Let every orphan come to its end."""
+        for orphan in self._orphans:
+            if orphan.thaw_at is None:
+                orphan.thaw_at = time.monotonic() + orphan.strike.thaw_delay
+        deadline = time.monotonic() + _LONGEST_PROCESS
+        while any(orphan.process.alive for orphan in self._orphans):
+            self._thaw()
+            if time.monotonic() > deadline:
+                self.ending = {"ended": "does not end"}
+                return
+            yield
+        self._orphans.clear()
+
+
+def pause(seconds: float) -> Steps:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        yield
+
+
+def together(*runs: Steps) -> Steps:
+    """Take turns, until all have ended."""
+    for _ in itertools.zip_longest(*runs):
+        yield

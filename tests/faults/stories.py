@@ -1,0 +1,275 @@
+"""Rows that ask for a person, that are longer than one run of one task, and that hold anything at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tests.faults.deaths import UNDER_WAY
+from tests.faults.rows import (
+    LATE,
+    LOST,
+    LOST_AND_CHARGED,
+    LOST_AND_NOT_CHARGED,
+    Draw,
+    Plan,
+    Row,
+    any_lost_and_charged,
+    between,
+    one_of,
+    post,
+)
+from tests.faults.scheduler import Steps, pause, together
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from tests.faults.trial import Trial
+
+_REFUSED = {"kind": "status", "when": "before"}
+
+
+def asking_rows() -> list[Row]:
+    """Where no machine can know, or the answer is no."""
+
+    def asked(name: str, *faults: Plan | Draw, charges: int = 1, **more: Any) -> Row:
+        return Row(name, faults, ends="person", charges=charges, **more)
+
+    history_refused = {"operation": "getInvoiceHistory", **_REFUSED, "status": 403, "skip": 1}
+    return [
+        asked("two invoices can be it", post({"kind": "hang", "when": "after"}), story=_another_like_it),
+        asked(
+            "history does not reach back",
+            LOST_AND_NOT_CHARGED,
+            charges=0,
+            account={"per_page": 1, "ignore_page": True},
+            story=_others_since,
+        ),
+        asked(
+            "an invoice without a date",
+            LOST_AND_NOT_CHARGED,
+            charges=0,
+            before=lambda trial: trial.past_invoice(without="created"),
+        ),
+        asked(
+            "an invoice without an id",
+            LOST_AND_NOT_CHARGED,
+            charges=0,
+            before=lambda trial: trial.past_invoice(without="id"),
+        ),
+        asked("card is declined", charges=0, account={"topup_outcome": "declined"}),
+        asked(
+            "POST refused by 4xx",
+            post({**_REFUSED, "status": one_of(400, 401, 403, 404, 409, 422)}),
+            charges=0,
+        ),
+        asked("payment is void", account={"topup_outcome": one_of("void", "uncollectible")}),
+        asked(
+            "payment is void, after a lost answer",
+            any_lost_and_charged,
+            account={"topup_outcome": one_of("void", "uncollectible")},
+        ),
+        asked(
+            "card asks for 3-D Secure",
+            account={"topup_outcome": "requires_action"},
+            operator={"timeout": 0.6},
+            out_of_tries=True,
+        ),
+        asked("the id is not known any more", {"operation": "checkTopupStatus", **_REFUSED, "status": 404}),
+        asked("amount is out of limits", charges=0, account={"min_cents": 5000}),
+        asked(
+            "budget is used up",
+            charges=0,
+            before=lambda trial: trial.past_invoice(),
+            operator={"budget_cents": 2600, "budget_period": "month"},
+        ),
+        asked("no card", charges=0, account={"default_payment_method": None}),
+        asked(
+            "credentials refused before the POST", {"operation": "*", **_REFUSED, "status": 401}, charges=0
+        ),
+        asked("credentials refused after a lost answer", LOST_AND_CHARGED, history_refused),
+        Row("balance is enough", ends="skipped", charges=0, operator={"only_if_balance_below_cents": 100}),
+    ]
+
+
+def _another_like_it(trial: Trial) -> Steps:
+    task = trial.task()
+    # Before the POST's time is up, so that the first look sees both.
+    yield from together(task.run(), _once(trial.charges, lambda: trial.past_invoice(amount_cents=2500)))
+
+
+def _others_since(trial: Trial) -> Steps:
+    def three_others() -> None:
+        for _ in range(3):
+            trial.past_invoice(amount_cents=9900)
+
+    sent = lambda: trial.sandbox.requests("createTopup")  # noqa: E731
+    yield from together(trial.task().run(), _once(sent, three_others))
+
+
+def _once(seen: Callable[[], object], then: Callable[[], None]) -> Steps:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if seen():
+            then()
+            return
+        yield from pause(0.05)
+
+
+def longer_rows() -> list[Row]:
+    """Clears, mapped tasks, several Dag runs."""
+    lost = (one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),)
+    in_both = {"tries": (1, 2)}
+    return [
+        Row("cleared after success", story=_cleared),
+        Row("cleared after success, store discarded", story=_cleared_and_discarded, store=True),
+        Row("cleared after a lost answer", (any_lost_and_charged,), story=_cleared),
+        Row("cleared after a lost answer, store discarded", lost, story=_cleared_and_discarded, store=True),
+        Row(
+            "cleared when the tries are used up",
+            strikes=({"point": "POST topup body", "delay": between(0, 0.1), **in_both},),
+            tries=2,
+            story=_cleared,
+        ),
+        Row(
+            "cleared when the tries are used up, store discarded",
+            strikes=({"point": "told", **in_both},),
+            tries=2,
+            story=_cleared_and_discarded,
+            store=True,
+        ),
+        Row("cleared after a declined card", account={"next_topup_outcome": "declined"}, story=_cleared),
+        Row(
+            "cleared after refused credentials",
+            (LOST_AND_CHARGED, {"operation": "getInvoiceHistory", **_REFUSED, "status": 403, "skip": 1}),
+            story=_cleared,
+        ),
+        Row("two mapped tasks", (), story=_mapped),
+        Row(
+            "two mapped tasks, answers lost",
+            (post(LOST["reset"], when="after"), LOST_AND_CHARGED),
+            story=_mapped,
+        ),
+        Row(
+            "two mapped tasks, one POST not made",
+            (one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED), LOST_AND_NOT_CHARGED),
+            story=_mapped,
+        ),
+        Row(
+            "two mapped tasks, killed",
+            strikes=({"point": one_of("POST topup", "POST topup body", "told")},),
+            story=_mapped,
+        ),
+        Row("two Dag runs", story=_two_runs),
+        Row("two Dag runs, answers lost", (any_lost_and_charged, any_lost_and_charged), story=_two_runs),
+        Row("two Dag runs, second POST not made", ({**LOST_AND_NOT_CHARGED, "skip": 1},), story=_two_runs),
+        Row(
+            "two Dag runs, killed",
+            strikes=({"point": one_of("POST topup", "POST topup body", "told")},),
+            story=_two_runs,
+        ),
+    ]
+
+
+def _cleared(trial: Trial) -> Steps:
+    task = trial.task()
+    yield from task.run()
+    yield from task.clear()
+
+
+def _cleared_and_discarded(trial: Trial) -> Steps:
+    task = trial.task()
+    yield from task.run()
+    yield from task.clear(discard_store_too=True)
+
+
+def _mapped(trial: Trial) -> Steps:
+    small, large = trial.task("topup[0]", amount_cents=2500), trial.task("topup[1]", amount_cents=7000)
+    yield from together(small.run(), large.run())
+
+
+def _two_runs(trial: Trial) -> Steps:
+    # Without a journal a charge of the seconds before the second run could be its own.
+    earlier = 0 if trial.mode.has_store else 20
+    trial.sandbox.configure_server(clock_offset_seconds=trial.clock_offset - earlier)
+    yield from trial.task("run 1").run()
+    trial.sandbox.configure_server(clock_offset_seconds=trial.clock_offset)
+    yield from trial.task("run 2").run()
+
+
+def rows_with_anything() -> list[Row]:
+    """Any lost answer, with any death, with any failing reads, with any failing journal."""
+
+    def any_post(r: Random) -> Plan:
+        lost = dict(r.choice(list(LOST.values())))
+        if r.random() < 0.3 and lost["kind"] != "slow":
+            return post(lost, **LATE)
+        return post(lost, when=r.choice(["before", "after"]))
+
+    def any_read(r: Random) -> Plan:
+        operation = r.choice(["getInvoiceHistory", "checkTopupStatus", "getTopupLimits", "getCreditBalance"])
+        kind = r.choice(["reset", "drop", "hang", "truncate", "garbage", "status"])
+        return {"operation": operation, "kind": kind, "skip": r.randrange(4), "times": r.randrange(1, 4)}
+
+    points = [
+        "start",
+        "resume",
+        "connected",
+        "POST topup",
+        "POST topup body",
+        "told",
+        "GET invoice-history",
+        "POST topup/status",
+    ]
+    death = {"point": one_of(*points), "nth": one_of(1, 1, 2, 3), "delay": one_of(0.0, 0.0, 0.01, 0.1, 0.5)}
+    journal_points = [
+        f"{verb}:{state}"
+        for verb in ("write", "written")
+        for state in ("started", "intent", "submitted", "completed", "not_charged")
+    ]
+    trouble = {
+        "point": one_of("read", *journal_points),
+        "act": one_of("raise", "raise", "kill"),
+        "tries": one_of((1,), (2,), (1, 2)),
+    }
+    frozen = {
+        "point": one_of(*points[:2], *points[3:], *journal_points),
+        "act": "freeze",
+        "nth": one_of(1, 1, 2),
+        "thaw": one_of("started", "ended"),
+        "thaw_delay": between(0, 3),
+    }
+    return [
+        Row("anything: answers and deaths", (any_post,), (death, {**death, "tries": (2,)}), tries=6),
+        Row(
+            "anything: answers, reads and deaths", (any_post, any_post, any_read, any_read), (death,), tries=8
+        ),
+        Row(
+            "anything: answers, journal and deaths",
+            (any_post,),
+            (trouble, {**death, "tries": (2,)}),
+            tries=7,
+            store=True,
+        ),
+        Row(
+            "anything: answers and orphans",
+            (any_post,),
+            (frozen, {**frozen, "tries": (2,)}),
+            tries=6,
+            store=True,
+        ),
+        Row(
+            "anything: all at once",
+            (any_post, any_post, any_read),
+            (frozen, trouble, {**death, "tries": (2, 3)}),
+            tries=9,
+            store=True,
+        ),
+        Row(
+            "anything: under way",
+            (any_post,),
+            (UNDER_WAY, {"point": "start", "delay": between(0, 6), "tries": (2, 3)}),
+            tries=7,
+        ),
+    ]

@@ -1,0 +1,214 @@
+"""One trial: what is done, and what the ledger says of it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from airflow_provider_cfbilling.sandbox import SandboxClient
+from airflow_provider_cfbilling.sandbox.records import Charge
+from tests.faults.rows import READ_TIMEOUT, SEND_WITHIN, WINDOW, Mode, Row, drawn
+from tests.faults.scheduler import Ending, Setting, Task
+from tests.faults.worker import Strike
+
+Judgement = Literal["double", "false success", "false failure", "gave up", "right", "asks for a person"]
+JUDGEMENTS: tuple[Judgement, ...] = (
+    "double",
+    "false success",
+    "false failure",
+    "gave up",
+    "right",
+    "asks for a person",
+)
+RIGHT = ("right", "asks for a person")
+
+_LONGEST_TRIAL = 90.0  # seconds
+_STEP = 0.01  # seconds
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one trial.
+
+    :param met: whether what was planned to go wrong has come to pass.
+    """
+
+    row: str
+    mode: str
+    seed: int
+    judgement: Judgement | Literal["broken"]
+    why: str = ""
+    met: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.row} [{self.mode}]"
+
+
+class Trial:
+    """Runs one row in one mode, with everything that varies drawn from the seed."""
+
+    def __init__(self, sandbox: SandboxClient, row: Row, mode: Mode, seed: int) -> None:
+        self.sandbox = sandbox
+        self.row = row
+        self.mode = mode
+        self._seed = seed
+        self._randomness = random.Random(f"{row.name_in(mode)} {seed}")
+        self.account_id = f"{self._randomness.getrandbits(128):032x}"
+        self.clock_offset = self._draw(row.clock_offset) or self._randomness.uniform(-0.5, 0.5)
+        self._tasks: list[Task] = []
+        self._lies: list[str] = []
+        self._last_landing = 0.0
+
+    def judge(self) -> Verdict:
+        """Run it to its end, and hold what the tasks said against the ledger."""
+        began = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix="cfbilling-trial-"))
+        try:
+            self._setting = self._prepared(folder)
+            steps = self.row.story(self) if self.row.story else self.task().run()
+            for _ in steps:
+                if time.monotonic() - began > _LONGEST_TRIAL:
+                    break
+                time.sleep(_STEP)
+            for task in self._tasks:
+                task.end()
+            time.sleep(self._last_landing)
+            met = any(task.struck for task in self._tasks) or any(r.fault for r in self.sandbox.requests())
+            judgement, why = self._judgement(self.charges())
+            if judgement not in RIGHT:
+                why = f"{why}\n{self._story_of(folder)}"
+        finally:
+            for task in self._tasks:
+                task.end()
+            shutil.rmtree(folder, ignore_errors=True)
+        return Verdict(self.row.name, str(self.mode), self._seed, judgement, why, met)
+
+    def task(self, name: str = "topup", *, amount_cents: int = 2500) -> Task:
+        """A task of its own Dag run, or of one that its name tells apart."""
+        operator = {
+            "amount_cents": amount_cents,
+            "deferrable": self.mode.deferrable,
+            "poll_interval": self._randomness.uniform(0.1, 0.4),
+            "timeout": 15.0,
+            "unknown_outcome_window": WINDOW,
+            **self._draw(self.row.operator),
+        }
+        strikes = tuple(Strike(**self._draw(strike)) for strike in self.row.strikes)
+        task = Task(name, self._setting, operator, strikes, self.row.tries, self._hear)
+        self._tasks.append(task)
+        return task
+
+    def charges(self) -> list[Charge]:
+        return self.sandbox.charges(self.account_id)
+
+    def past_invoice(self, amount_cents: int = 3000, **details: object) -> None:
+        self.sandbox.add_invoice(amount_cents, self.account_id, **details)
+
+    def _prepared(self, folder: Path) -> Setting:
+        self.sandbox.reset()
+        self.sandbox.configure_server(clock_offset_seconds=self.clock_offset)
+        account = {"settle_seconds": self._randomness.uniform(0.05, 0.6), **self._draw(self.row.account)}
+        self.sandbox.configure(self.account_id, **account)
+        if self.row.before:
+            self.row.before(self)
+        for plan in self.row.faults:
+            fault = self._draw(plan)
+            if fault.get("when") == "late":
+                self._last_landing = READ_TIMEOUT + fault["seconds"] + 0.2
+            self.sandbox.fault(**fault)
+        limits = f"connect_timeout=0.8&read_timeout={READ_TIMEOUT}&max_attempts=3"
+        return Setting(
+            folder=folder,
+            connection_uri=f"{self.sandbox.connection_uri(self.account_id)}?{limits}",
+            has_store=self.mode.has_store,
+            send_within=SEND_WITHIN,
+            randomness=self._randomness,
+            runs_after=self.mode.has_store or self._randomness.random() < 0.5,
+            triggerer_dies=self._draw(self.row.triggerer_dies),
+        )
+
+    def _draw(self, plan: Any) -> Any:
+        return drawn(plan, self._randomness)
+
+    def _hear(self, task: Task, ending: Ending) -> None:
+        """Catch a lie when it is told."""
+        denies = "Nothing was charged" in ending.get("message", "") and not self.row.beyond_promise
+        if denies and self._charges_of(task, self.charges()):
+            self._lies.append(f"{task.name} said that nothing was charged: {ending['message']}")
+
+    def _charges_of(self, task: Task, charges: list[Charge]) -> list[Charge]:
+        return [charge for charge in charges if charge.amount_cents == task.operator["amount_cents"]]
+
+    def _judgement(self, charges: list[Charge]) -> tuple[Judgement, str]:
+        for amount_cents, wanted in Counter(task.operator["amount_cents"] for task in self._tasks).items():
+            made = [charge for charge in charges if charge.amount_cents == amount_cents]
+            if len(made) > wanted:
+                return "double", f"{wanted} charge(s) of {amount_cents} wanted, {len(made)} made"
+        claimed = [task.ending["result"]["payment_intent_id"] for task in self._tasks if _succeeded(task)]
+        if len(set(claimed)) != len(claimed):
+            return "false success", "two tasks claim one charge"
+        for task in self._tasks:
+            for ending in task.told:
+                if ending["ended"] == "success" and (wrong := self._wrong(task, ending["result"], charges)):
+                    return "false success", wrong
+        if self._lies:
+            return "false failure", self._lies[0]
+        return self._as_expected(charges)
+
+    def _wrong(self, task: Task, result: dict[str, Any], charges: list[Charge]) -> str:
+        """Say what is wrong with a reported success."""
+        mine = {charge.invoice_id: charge for charge in self._charges_of(task, charges)}
+        charge = mine.get(result["payment_intent_id"])
+        waits = task.operator.get("wait_for_completion", True)
+        if charge is None:
+            return f"no charge {result['payment_intent_id']}"
+        if result["status"] != ("completed" if waits else "pending") or (waits and charge.status != "paid"):
+            return f"reported as {result['status']}, and it is {charge.status}"
+        if (result["amount_cents"], result["account_id"]) != (charge.amount_cents, charge.account_id):
+            return f"reported {result}, charged {charge}"
+        return ""
+
+    def _as_expected(self, charges: list[Charge]) -> tuple[Judgement, str]:
+        endings = [task.ending["ended"] for task in self._tasks]
+        if self.row.ends == "charged":
+            for task in self._tasks:
+                if not _succeeded(task):
+                    found = bool(self._charges_of(task, charges))
+                    return "false failure" if found else "gave up", f"it ended: {task.ending}"
+                if self.row.in_one_try and not _needed_one_try(task):
+                    return "gave up", "a second try was needed"
+            return "right", ""
+        expected = "skipped" if self.row.ends == "skipped" else "failed for good"
+        if self.row.out_of_tries:
+            expected = "failed"
+        if endings != [expected] or len(charges) != self.row.charges:
+            judgement: Judgement = "false success" if _succeeded(self._tasks[0]) else "gave up"
+            return judgement, f"{expected} expected, with {self.row.charges} charge(s); it ended: {endings}"
+        return ("right" if expected == "skipped" else "asks for a person"), ""
+
+    def _story_of(self, folder: Path) -> str:
+        """Return all that is known of a trial that is off."""
+        lines = [
+            f"{task.name} try {n}: {told}" for task in self._tasks for n, told in enumerate(task.told, 1)
+        ]
+        lines += [f"strikes {task.strikes}" for task in self._tasks]
+        lines += [f"{charge}" for charge in self.charges()]
+        lines += [f"{r.at:.2f} {r.operation} {r.status} {r.fault or ''}" for r in self.sandbox.requests()]
+        log = folder / "log"
+        lines += log.read_text(errors="replace").splitlines()[-60:] if log.exists() else []
+        return "\n".join(f"    {line}" for line in lines)
+
+
+def _succeeded(task: Task) -> bool:
+    return bool(task.ending["ended"] == "success")
+
+
+def _needed_one_try(task: Task) -> bool:
+    return all("too slow" in ending.get("message", "") for ending in task.told[:-1])

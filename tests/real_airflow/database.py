@@ -1,0 +1,58 @@
+"""Airflow's metadata database: PostgreSQL where there is one, since SQLite lets only one process write."""
+
+import os
+import secrets
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import sqlalchemy
+
+_HOST, _PORT = os.environ.get("PGHOST", "127.0.0.1"), os.environ.get("PGPORT", "5432")
+_USER = os.environ.get("PGUSER", "postgres")
+
+
+@cache
+def postgres_is_here() -> bool:
+    """Tell whether the PostgreSQL that libpq's variables name, or this machine's, lets us in."""
+    try:
+        _administer("SELECT 1")
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+class Database:
+    """A new database.
+
+    :param home: where SQLite's file goes.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._name = f"cfbilling_test_{secrets.token_hex(6)}"
+        self.url = f"sqlite:///{home}/airflow.db"
+        if postgres_is_here():
+            _administer(f'CREATE DATABASE "{self._name}"')
+            self.url = f"postgresql+psycopg2://{_USER}@{_HOST}:{_PORT}/{self._name}"
+        self._engine = sqlalchemy.create_engine(self.url)
+        if not postgres_is_here():
+            self.rows("PRAGMA journal_mode=WAL")  # or who reads keeps others from writing
+
+    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sqlalchemy.text(query), values)]
+
+    def drop(self) -> None:
+        self._engine.dispose()
+        if postgres_is_here():
+            _administer(f'DROP DATABASE "{self._name}" WITH (FORCE)')
+
+
+def _administer(statement: str) -> None:
+    place = {"host": _HOST, "port": _PORT, "user": _USER, "dbname": "postgres"}
+    with closing(psycopg2.connect(**place, connect_timeout=3)) as connection:
+        connection.autocommit = True  # databases are not made in a transaction
+        with connection.cursor() as cursor:
+            cursor.execute(statement)

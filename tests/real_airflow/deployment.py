@@ -1,0 +1,283 @@
+"""A whole Airflow: scheduler, triggerer and what else it has, as processes, and a metadata database."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import requests
+
+from tests.real_airflow import processes
+from tests.real_airflow.command_line import CommandLine, tail
+from tests.real_airflow.database import Database, postgres_is_here
+from tests.real_airflow.processes import Process
+
+AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+HAS_API_SERVER = AIRFLOW_VERSION >= (3, 0)
+HAS_TASK_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+if not HAS_API_SERVER:
+    COMPONENTS = ("scheduler", "triggerer")
+
+# How long a task may be silent before the scheduler takes it for dead.
+HEARTBEAT_TIMEOUT = 15
+_START_TIMEOUT = 90.0
+_COMMAND_TIMEOUT = 60.0
+_LOOK_EVERY = 0.1
+
+
+@dataclass(frozen=True)
+class Task:
+    """The one task of a Dag's one run, as the metadata database has it.
+
+    :param key: what its process is called by.
+    """
+
+    state: str | None
+    try_number: int
+    key: str
+
+
+class Airflow:
+    """An Airflow that lives as long as its ``with`` block. Every Dag has one task, ``topup``, and one run.
+
+    :param dags: the Dag file.
+    :param dag_ids: the Dags in it.
+    :param environment: of all its processes, beside what makes it an Airflow of its own.
+    """
+
+    def __init__(self, dags: str, dag_ids: Collection[str], environment: Mapping[str, str]) -> None:
+        self._dag_ids = set(dag_ids)
+        self.home = Path(tempfile.mkdtemp(prefix="cfbilling-real-airflow-"))
+        self._dags = self.home / "dags" / "topups.py"
+        self._dags.parent.mkdir()
+        self._dags.write_text(dags)
+        self._database = Database(self.home)
+        self._port = _free_port()
+        self._environment = {**_inherited(), **self._settings(), **environment}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._replaced: list[subprocess.Popen[bytes]] = []
+
+    @cached_property
+    def _command_line(self) -> CommandLine:
+        return CommandLine(self._environment, self.home)
+
+    def _settings(self) -> dict[str, str]:
+        settings = {
+            "CORE__DAGS_FOLDER": self._dags.parent,
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
+            "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "CORE__LOAD_EXAMPLES": False,
+            "CORE__EXECUTOR": "LocalExecutor",
+            "CORE__PARALLELISM": 16 if postgres_is_here() else 4,
+            "DATABASE__SQL_ALCHEMY_CONN": self._database.url,
+            "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
+            "TRIGGERER__JOB_HEARTBEAT_SEC": 2,
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": 8,
+        }
+        if HAS_API_SERVER:
+            url = f"http://127.0.0.1:{self._port}"
+            settings |= {
+                "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,
+                "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+                "API__HOST": "127.0.0.1",
+                "API__PORT": self._port,
+                "API__BASE_URL": url,
+                "API__WORKERS": 1,
+                "API__SECRET_KEY": secrets.token_hex(16),
+                "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+                "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": HEARTBEAT_TIMEOUT,
+                "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 3,
+                "WORKERS__MIN_HEARTBEAT_INTERVAL": 2,
+            }
+        else:
+            settings |= {
+                "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": HEARTBEAT_TIMEOUT,
+                "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 3,
+                "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
+                "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
+            }
+        return {f"AIRFLOW__{name}": str(value) for name, value in settings.items()} | {
+            "AIRFLOW_HOME": str(self.home)
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            self._command_line.run("db", "migrate")
+            for component in COMPONENTS:
+                self.start(component)
+            self.wait_until("Airflow runs", self._is_ready, _START_TIMEOUT)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def start(self, component: str) -> None:
+        arguments = [component]
+        if component in ("scheduler", "triggerer"):
+            arguments.append("--skip-serve-logs")
+        with (self.home / f"{component}.log").open("ab") as log:
+            self._running[component] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self._environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, component: str) -> None:
+        """SIGKILL all processes of a component. Not those of the tasks that it has started: it has none."""
+        assert component != "scheduler", "its tasks are its children"
+        leader = self._running.pop(component)
+        self._replaced.append(leader)
+        for process in processes.of_session(leader.pid):
+            processes.send(process.pid, signal.SIGKILL)
+
+    def runs(self, component: str) -> bool:
+        return component in self._running
+
+    @contextmanager
+    def without(self, component: str) -> Iterator[None]:
+        """Kill a component, and start it again at the block's end."""
+        self.kill(component)
+        try:
+            yield
+        finally:
+            self.start(component)
+
+    def wait_until(self, what: str, condition: Callable[[], Any], seconds: float) -> Any:
+        """Wait until a condition holds and return what it returned; in vain: show what Airflow has logged."""
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"in vain waited {seconds:g} s until {what}\n{self.log_tails()}")
+            time.sleep(_LOOK_EVERY)
+        return result
+
+    def log_tails(self, dag_id: str | None = None) -> str:
+        """Return the last lines of each component's log, or of each try of a Dag's task."""
+        pattern = f"logs/dag_id={dag_id}/**/*.log" if dag_id else "*.log"
+        logs = sorted(self.home.glob(pattern))
+        return "\n".join(f"--- {log.relative_to(self.home)}\n{tail(log)}" for log in logs)
+
+    def trigger(self, dag_id: str) -> None:
+        if HAS_API_SERVER:
+            self._api("POST", f"dags/{dag_id}/dagRuns", {"dag_run_id": "run", "logical_date": None})
+        else:
+            self._command_line.run("dags", "trigger", "--run-id", "run", dag_id)
+
+    def clear(self, dag_id: str) -> None:
+        """Do what a user does who wants the task to be run again."""
+        if HAS_API_SERVER:
+            body = {"dry_run": False, "dag_run_id": "run", "task_ids": ["topup"], "only_failed": False}
+            self._api("POST", f"dags/{dag_id}/clearTaskInstances", body)
+        else:
+            self._command_line.run("tasks", "clear", "--yes", dag_id)
+
+    def mark_failed(self, dag_id: str) -> None:
+        """Do what a user does who has lost patience."""
+        self._api("PATCH", f"dags/{dag_id}/dagRuns/run/taskInstances/topup", {"new_state": "failed"})
+
+    def run_state(self, dag_id: str) -> str:
+        ((state,),) = self._database.rows("SELECT state FROM dag_run WHERE dag_id = :dag_id", dag_id=dag_id)
+        return str(state)
+
+    def task(self, dag_id: str) -> Task:
+        key = "id" if HAS_API_SERVER else "dag_id"
+        query = f"SELECT state, try_number, {key} FROM task_instance WHERE dag_id = :dag_id"
+        ((state, try_number, key),) = self._database.rows(query, dag_id=dag_id)
+        return Task(state, try_number, str(UUID(str(key))) if HAS_API_SERVER else key)
+
+    def xcoms(self, dag_id: str) -> dict[str, Any]:
+        value = "CAST(value AS TEXT)" if HAS_API_SERVER else "value"  # JSON; before 3.0 the bytes of JSON
+        rows = self._database.rows(f"SELECT key, {value} FROM xcom WHERE dag_id = :dag_id", dag_id=dag_id)
+        return {key: json.loads(value if isinstance(value, str) else bytes(value)) for key, value in rows}
+
+    def task_processes(self, dag_id: str) -> list[Process]:
+        """Return what runs the task's code in its latest try, before 3.0 in any. Each has a supervisor: its
+        parent.
+        """
+        title = f"airflow worker -- {self.task(dag_id).key}"
+        if not HAS_API_SERVER:
+            title = f"airflow task runner: {dag_id} topup "
+        scheduled = processes.of_session(self._running["scheduler"].pid)
+        return [process for process in scheduled if process.title.startswith(title)]
+
+    def _is_ready(self) -> bool:
+        for component, process in self._running.items():
+            assert process.poll() is None, f"{component} has ended:\n{self.log_tails()}"
+        broken = self._database.rows("SELECT stacktrace FROM import_error")
+        assert not broken, broken
+        jobs = self._database.rows("SELECT job_type FROM job WHERE state = 'running'")
+        dags = self._database.rows("SELECT dag_id FROM serialized_dag")
+        return (
+            {"SchedulerJob", "TriggererJob"} <= {job for (job,) in jobs}
+            and self._dag_ids <= {dag_id for (dag_id,) in dags}
+            and self._serves()
+        )
+
+    def _serves(self) -> bool:
+        if not HAS_API_SERVER:
+            return True
+        with suppress(requests.ConnectionError):
+            return self._request("GET", "/auth/token").status_code == 201
+        return False
+
+    def _api(self, method: str, path: str, body: dict[str, Any]) -> None:
+        token = self._request("GET", "/auth/token").json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        response = self._request(method, f"/api/v2/{path}", json=body, headers=headers)
+        assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
+
+    def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy has no business here
+            return session.request(method, f"http://127.0.0.1:{self._port}{path}", timeout=30, **arguments)
+
+    def _stop(self) -> None:
+        leaders = [*self._replaced, *self._running.values(), self._command_line.process]
+        for leader in leaders:
+            # One that is about to be started is not seen at the first look.
+            while members := processes.of_session(leader.pid):
+                for process in members:
+                    processes.send(process.pid, signal.SIGKILL)
+                time.sleep(0.01)
+        for leader in leaders:
+            leader.wait(_COMMAND_TIMEOUT)
+        self._database.drop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _inherited() -> dict[str, str]:
+    """Return what an Airflow of its own may know of this process's environment."""
+    names = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "TZ", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("PG")}
+    return {**kept, "NO_PROXY": "127.0.0.1,localhost", "PYTHONUNBUFFERED": "1"}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])

@@ -1,0 +1,267 @@
+"""Many top-ups in one Airflow, side by side, each with a sandbox of its own to tell what was charged."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pprint import pformat
+from typing import Any
+
+import pytest
+
+from airflow_provider_cfbilling.sandbox import Sandbox
+from airflow_provider_cfbilling.sandbox.faults import When
+from airflow_provider_cfbilling.sandbox.records import Charge
+from tests.real_airflow import processes
+from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
+from tests.real_airflow.processes import Process
+
+AMOUNT_CENTS = 2_500
+# How long a task may take to start while all the others do.
+START_TIMEOUT = 120.0
+FINISH_TIMEOUT = 180.0
+# From a sender's end to its late charge.
+LATE_SECONDS = 3.0
+# A task's start is work for a processor: too many at once, and each takes longer than its time limits.
+_starting = threading.BoundedSemaphore(5)
+
+_HEADER = """\
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
+"""
+
+_DAG = """
+with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+    CfBillingCreateTopupOperator(
+        task_id="topup",
+        cfbilling_conn_id="{name}",
+        amount_cents={amount_cents},
+        poll_interval=0.5,
+        timeout=150,
+        unknown_outcome_window={window_seconds},
+        deferrable={deferrable},
+        execution_timeout={execution_timeout},
+        retries={retries},
+        retry_delay=timedelta(seconds=1),
+    )
+"""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a top-up runs into.
+
+    :param hangs: the operation whose first request is never answered.
+    :param when: what becomes of a charge that hangs: it is made (``after``), or not (``before``), or made
+        once its sender has gone (``late``).
+    :param post_seconds: how long it waits for its charge to be answered.
+    :param settle_seconds: from the charge to its settlement.
+    :param execution_timeout_seconds: Airflow's, for each try.
+    :param retries: Airflow's.
+    :param alone: run it when the others are done: it disturbs them.
+    :param needs_api_server: Airflow below 3.0 cannot run it.
+    """
+
+    hangs: str | None = None
+    when: When = "after"
+    post_seconds: float = 6.0
+    settle_seconds: float = 1.0
+    deferrable: bool = False
+    retries: int = 3
+    execution_timeout_seconds: float | None = None
+    alone: bool = False
+    needs_api_server: bool = False
+
+    @property
+    def window_seconds(self) -> float:
+        return self.post_seconds + 6  # the least is 5 more
+
+    def dag(self, name: str) -> str:
+        seconds = self.execution_timeout_seconds
+        return _DAG.format(
+            name=name,
+            amount_cents=AMOUNT_CENTS,
+            window_seconds=self.window_seconds,
+            deferrable=self.deferrable,
+            retries=self.retries,
+            execution_timeout=f"timedelta(seconds={seconds})" if seconds else None,
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A top-up whose Dag run has ended well.
+
+    :param charges: every one that was made.
+    :param posts: how many requests to charge were sent.
+    :param seconds: since the blow was dealt.
+    """
+
+    charges: list[Charge]
+    posts: int
+    result: dict[str, Any]
+    xcoms: dict[str, Any]
+    tries: int
+    seconds: float
+
+    @property
+    def outcome(self) -> str:
+        return str(self.result["outcome"])
+
+
+class TopUp:
+    """One Dag run that tops up once, whatever befalls it."""
+
+    def __init__(self, name: str, airflow: Airflow, sandbox: Sandbox) -> None:
+        self.name = name
+        self.airflow = airflow
+        self.sandbox = sandbox
+        self._struck_at = time.monotonic()
+
+    def start(self) -> None:
+        """Start the Dag run; returns when its task has begun to work."""
+        with _starting:
+            self.airflow.trigger(self.name)
+            self.wait_until("its task works", self.count)
+
+    def until_charge_hangs(self) -> Process:
+        """Wait until the charge was sent and is not answered; return the task's process."""
+        self.wait_until("its charge is sent", lambda: self.count("createTopup"))
+        return self.process()
+
+    def until_it_waits(self) -> Process:
+        """Wait until the charge was answered and its settlement is asked for again and again."""
+        self.wait_until("it waits", lambda: self.count("checkTopupStatus") >= 2)
+        return self.process()
+
+    def process(self, other_than: int | None = None) -> Process:
+        """Return the process that runs the task's code, or that of the next try."""
+
+        def found() -> Process | None:
+            running = self.airflow.task_processes(self.name)
+            return next((process for process in running if process.pid != other_than), None)
+
+        return self.wait_until("it has a process", found)
+
+    def until_ended(self, pid: int) -> None:
+        self.wait_until(f"process {pid} has ended", lambda: not processes.is_alive(pid))
+
+    def charge_hangs(self) -> bool:
+        """Tell whether the latest charge is still without an answer, with its sender still there."""
+        return self.sandbox.requests("createTopup")[-1].status is None
+
+    def strike(self, *pids: int) -> None:
+        """SIGKILL processes of the task."""
+        for pid in pids:
+            processes.send(pid, signal.SIGKILL)
+        self._struck_at = time.monotonic()
+
+    def freeze(self, *pids: int) -> None:
+        for pid in pids:
+            processes.send(pid, signal.SIGSTOP)
+        self._struck_at = time.monotonic()
+
+    def wake(self, *pids: int) -> None:
+        for pid in pids:
+            processes.send(pid, signal.SIGCONT)
+
+    def struck(self) -> None:
+        """Note that it was hit by something else."""
+        self._struck_at = time.monotonic()
+
+    def finish(self) -> Finished:
+        """Wait, and do nothing, until the Dag run has succeeded."""
+        self.wait_until("the Dag run has ended", self._ended, FINISH_TIMEOUT)
+        seconds = time.monotonic() - self._struck_at
+        state = self.airflow.run_state(self.name)
+        assert state == "success", f"{self.name}: {state}\n{self._shown()}"
+        xcoms = self.airflow.xcoms(self.name)
+        charges = self.sandbox.charges()
+        task = self.airflow.task(self.name)
+        finished = Finished(
+            charges, self.count("createTopup"), xcoms["return_value"], xcoms, task.try_number, seconds
+        )
+        print(f"{self.name}: {finished.outcome} in try {task.try_number}, {seconds:.1f} s after the blow")
+        assert len(charges) == 1, f"{self.name}: charged {len(charges)} times\n{self._shown()}"
+        assert finished.result["payment_intent_id"] == charges[0].invoice_id
+        assert finished.xcoms["payment_intent_id"] == charges[0].invoice_id
+        return finished
+
+    def _ended(self) -> bool:
+        return self.airflow.run_state(self.name) in ("success", "failed")
+
+    def count(self, operation: str | None = None) -> int:
+        """Return how many requests Cloudflare's stand-in has seen."""
+        return len(self.sandbox.requests(operation))
+
+    def wait_until(self, what: str, condition: Callable[[], Any], seconds: float = START_TIMEOUT) -> Any:
+        try:
+            return self.airflow.wait_until(what, condition, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{self.name}: {error}\n{self._shown()}") from None
+
+    def _shown(self) -> str:
+        task = self.airflow.task(self.name)
+        seen = pformat(self.sandbox.requests()[-20:])
+        return f"{task}\n{pformat(self.sandbox.charges())}\n{seen}\n{self.airflow.log_tails(self.name)}"
+
+
+Story = Callable[[TopUp], None]
+
+
+class SideBySide:
+    """Plays stories at once, since most of each is waiting, and lets each be asked for by its test."""
+
+    def __init__(self) -> None:
+        self._stories: dict[str, tuple[Setup, Story]] = {}
+        self._played: dict[str, Future[None]] = {}
+
+    def story(self, setup: Setup) -> Callable[[Story], Callable[..., None]]:
+        """Turn a story into a test that fails as the story does, whenever that was played."""
+
+        def decorate(story: Story) -> Callable[..., None]:
+            name = story.__name__.removeprefix("test_")
+            if setup.needs_api_server and not HAS_API_SERVER:
+                return pytest.mark.skip(reason="this Airflow has no API server")(story)
+            self._stories[name] = setup, story
+
+            def test(played: None) -> None:
+                self._played[name].result()
+
+            test.__name__, test.__doc__, test.__module__ = story.__name__, story.__doc__, story.__module__
+            return test
+
+        return decorate
+
+    def play(self, stack: ExitStack) -> None:
+        """Start the sandboxes, Airflow and the stories; the stack ends what was started."""
+        sandboxes, environment = {}, {}
+        for name, (setup, _) in self._stories.items():
+            sandbox = stack.enter_context(Sandbox(settle_seconds=setup.settle_seconds))
+            if setup.hangs:
+                sandbox.fault(setup.hangs, "hang", setup.when, seconds=LATE_SECONDS)
+            uri = f"{sandbox.connection_uri()}?read_timeout={setup.post_seconds:g}&max_attempts=2"
+            environment[f"AIRFLOW_CONN_{name.upper()}"] = uri
+            sandboxes[name] = sandbox
+        dags = _HEADER + "".join(setup.dag(name) for name, (setup, _) in self._stories.items())
+        airflow = stack.enter_context(Airflow(dags, self._stories, environment))
+        pool = stack.enter_context(ThreadPoolExecutor(len(self._stories)))
+        together = {name for name, (setup, _) in self._stories.items() if not setup.alone}
+        for name, (_, story) in self._stories.items():
+            if name in together:
+                self._played[name] = pool.submit(story, TopUp(name, airflow, sandboxes[name]))
+        for name in self._stories.keys() - together:
+            before = [self._played[other] for other in together]
+            self._played[name] = pool.submit(
+                _play_after, before, self._stories[name][1], TopUp(name, airflow, sandboxes[name])
+            )
+
+
+def _play_after(others: list[Future[None]], story: Story, top_up: TopUp) -> None:
+    wait(others)
+    story(top_up)
