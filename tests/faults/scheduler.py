@@ -17,18 +17,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.faults.worker import (
-    Job,
-    Process,
-    Strike,
-    begin_try,
-    create_store,
-    discard_store,
-    run_task,
-    run_trigger,
-)
+from tests.faults.process import Process, TaskStates
+from tests.faults.worker import Job, Strike, run_task, run_trigger
 
-_LONGEST_PROCESS = 40.0  # seconds
+_LONGEST_PROCESS = 60.0  # seconds
 
 Steps = Generator[None, None, None]
 Ending = dict[str, Any]
@@ -50,14 +42,11 @@ class Setting:
     randomness: random.Random
     runs_after: bool = True
     triggerer_dies: tuple[float, ...] = ()
+    states: TaskStates = field(default_factory=TaskStates)
 
     @property
     def log(self) -> Path:
         return self.folder / "log"
-
-    @property
-    def store(self) -> Path | None:
-        return self.folder / "store" if self.has_store else None
 
 
 @dataclass
@@ -96,8 +85,6 @@ class Task:
         if self.setting.runs_after:
             waited = self.setting.randomness.uniform(0, 0.5)
             self._dag_run["run_after"] = begun - timedelta(seconds=waited)
-        if self.setting.store and not self.setting.store.exists():
-            create_store(self.setting.store)
 
     def run(self) -> Steps:
         """Try until a try ends well, or for good, or none are left."""
@@ -115,8 +102,8 @@ class Task:
         self._dag_run["clear_number"] += 1
         if "run_after" in self._dag_run:
             self._dag_run["start_date"] = datetime.now(UTC)
-        if discard_store_too and self.setting.store:
-            discard_store(self.setting.store, self.name)
+        if discard_store_too:
+            self.setting.states.discard(self.name)
         yield from self.run()
 
     def end(self) -> None:
@@ -127,20 +114,17 @@ class Task:
     def _try(self) -> _StepsToEnding:
         self._try_number += 1
         ti_id = f"{self.name} try {self._try_number}"
-        if self.setting.store:
-            begin_try(self.setting.store, self.name, ti_id)
+        self.setting.states.begin_try(self.name, ti_id)
         self._plan_thaw("started")
         event = None
         while True:
             job = Job(
-                task=self.name,
                 ti_id=ti_id,
                 try_number=self._try_number,
                 dag_run=self._dag_run,
                 operator=self.operator,
-                connection_uri=self.setting.connection_uri,
                 send_within=self.setting.send_within,
-                store=self.setting.store,
+                has_store=self.setting.has_store,
                 strikes=self.strikes,
                 resume_with=event,
             )
@@ -163,7 +147,8 @@ class Task:
         return ending
 
     def _start(self, run: Callable[..., None], *arguments: Any) -> Process:
-        process = Process(self.setting.log, self.setting.connection_uri, run, *arguments)
+        environment = {"AIRFLOW_CONN_CFBILLING_DEFAULT": self.setting.connection_uri}
+        process = Process(self.setting.log, environment, self.setting.states, run, *arguments)
         self._processes.append(process)
         return process
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -28,7 +29,7 @@ JUDGEMENTS: tuple[Judgement, ...] = (
 )
 RIGHT = ("right", "asks for a person")
 
-_LONGEST_TRIAL = 90.0  # seconds
+_LONGEST_TRIAL = 300.0  # seconds
 _STEP = 0.01  # seconds
 
 
@@ -65,6 +66,7 @@ class Trial:
         self._tasks: list[Task] = []
         self._lies: list[str] = []
         self._last_landing = 0.0
+        self._longest_step = 0.0
 
     def judge(self) -> Verdict:
         """Run it to its end, and hold what the tasks said against the ledger."""
@@ -74,9 +76,11 @@ class Trial:
             self._setting = self._prepared(folder)
             steps = self.row.story(self) if self.row.story else self.task().run()
             for _ in steps:
-                if time.monotonic() - began > _LONGEST_TRIAL:
+                step_began = time.monotonic()
+                if step_began - began > _LONGEST_TRIAL:
                     break
                 time.sleep(_STEP)
+                self._longest_step = max(self._longest_step, time.monotonic() - step_began)
             for task in self._tasks:
                 task.end()
             time.sleep(self._last_landing)
@@ -182,7 +186,7 @@ class Trial:
                 if not _succeeded(task):
                     found = bool(self._charges_of(task, charges))
                     return "false failure" if found else "gave up", f"it ended: {task.ending}"
-                if self.row.in_one_try and not _needed_one_try(task):
+                if self.row.in_one_try and len(task.told) > 1 and not self._machine_is_slow():
                     return "gave up", "a second try was needed"
             return "right", ""
         expected = "skipped" if self.row.ends == "skipped" else "failed for good"
@@ -192,6 +196,11 @@ class Trial:
             judgement: Judgement = "false success" if _succeeded(self._tasks[0]) else "gave up"
             return judgement, f"{expected} expected, with {self.row.charges} charge(s); it ended: {endings}"
         return ("right" if expected == "skipped" else "asks for a person"), ""
+
+    def _machine_is_slow(self) -> bool:
+        """Whether the lab's limits of a second or so are none that a process can keep now."""
+        crowded = os.getloadavg()[0] > 4 * (os.cpu_count() or 1)
+        return crowded or self._longest_step > _STEP + 0.2
 
     def _story_of(self, folder: Path) -> str:
         """Return all that is known of a trial that is off."""
@@ -208,7 +217,3 @@ class Trial:
 
 def _succeeded(task: Task) -> bool:
     return bool(task.ending["ended"] == "success")
-
-
-def _needed_one_try(task: Task) -> bool:
-    return all("too slow" in ending.get("message", "") for ending in task.told[:-1])

@@ -6,15 +6,11 @@ import asyncio
 import importlib
 import json
 import os
-import random
 import signal
-import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -24,12 +20,6 @@ from airflow_provider_cfbilling.charging import protocol
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 
 _SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
-_CONNECTION = "AIRFLOW_CONN_CFBILLING_DEFAULT"
-_SCHEMA = """
-PRAGMA synchronous = OFF;
-CREATE TABLE tries (task TEXT PRIMARY KEY, ti_id TEXT NOT NULL);
-CREATE TABLE store (task TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (task, key));
-"""
 
 
 @dataclass(frozen=True)
@@ -62,19 +52,16 @@ class Strike:
 class Job:
     """One process of one try of a task.
 
-    :param task: names the task among all tasks of all Dag runs.
     :param resume_with: the event to resume with; None: the try begins.
-    :param store: the database of the task state store; None: this Airflow has no store.
+    :param has_store: whether this Airflow has a task state store.
     """
 
-    task: str
     ti_id: str
     try_number: int
     dag_run: dict[str, Any]
     operator: dict[str, Any]
-    connection_uri: str
     send_within: float
-    store: Path | None
+    has_store: bool
     strikes: tuple[Strike, ...]
     resume_with: dict[str, Any] | None = None
 
@@ -127,56 +114,41 @@ class Fate:
                 self.reached(f"{self._request} body")
 
 
-class Store:
-    """A task state store for one try of one task, as Airflow 3.3 has it."""
+class Line:
+    """A process's line to the stand-ins for Airflow."""
 
-    def __init__(self, path: Path, task: str, ti_id: str, reached: Callable[[str], None]) -> None:
-        self._path, self._task, self._ti_id, self._reached = path, task, ti_id, reached
+    def __init__(self, writer: int, reader: int) -> None:
+        self._writer, self._answers = writer, os.fdopen(reader)
+
+    def tell(self, news: dict[str, Any]) -> None:
+        os.write(self._writer, json.dumps(news).encode() + b"\n")
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        self.tell({"question": question})
+        return dict(json.loads(self._answers.readline()))
+
+
+class Store:
+    """A task state store for one try of one task, as Airflow 3.3 has it: the api-server keeps the values."""
+
+    def __init__(self, line: Line, ti_id: str, reached: Callable[[str], None]) -> None:
+        self._line, self._ti_id, self._reached = line, ti_id, reached
 
     def get(self, key: str, default: Any = None) -> Any:
         self._reached("read")
-        with closing(sqlite3.connect(self._path, timeout=20)) as database:
-            if not self._is_current(database):
-                return default
-            where = "WHERE task = ? AND key = ?"
-            row = database.execute(f"SELECT value FROM store {where}", (self._task, key)).fetchone()
-        return json.loads(row[0]) if row else default
+        value = self._line.ask({"ti_id": self._ti_id, "key": key})["value"]
+        return default if value is None else value
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
-        text = json.dumps(value)
         self._reached(f"write:{value['state']}")
-        with closing(sqlite3.connect(self._path, timeout=20, isolation_level=None)) as database:
-            database.execute("PRAGMA synchronous = OFF")
-            database.execute("BEGIN IMMEDIATE")
-            if not self._is_current(database):
-                raise SupersededError("404: no such task instance")
-            database.execute("INSERT OR REPLACE INTO store VALUES (?, ?, ?)", (self._task, key, text))
-            database.execute("COMMIT")
+        if self._line.ask({"ti_id": self._ti_id, "key": key, "value": value})["refused"]:
+            raise SupersededError("404: no such task instance")
         self._reached(f"written:{value['state']}")
 
-    def _is_current(self, database: sqlite3.Connection) -> bool:
-        row = database.execute("SELECT ti_id FROM tries WHERE task = ?", (self._task,)).fetchone()
-        return bool(row and row[0] == self._ti_id)
 
-
-def create_store(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.executescript(_SCHEMA)
-
-
-def begin_try(path: Path, task: str, ti_id: str) -> None:
-    """Make this the try that may write; all earlier ones are superseded."""
-    with closing(sqlite3.connect(path, timeout=20)) as database, database:
-        database.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", (task, ti_id))
-
-
-def discard_store(path: Path, task: str) -> None:
-    with closing(sqlite3.connect(path, timeout=20)) as database, database:
-        database.execute("DELETE FROM store WHERE task = ?", (task,))
-
-
-def run_task(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
+def run_task(job: Job, line: Line) -> None:
     """Run the operator as a worker does, and tell how it ended."""
+    tell = line.tell
     fate = Fate(job.strikes, job.try_number, tell)
     sys.addaudithook(fate.audit)
     protocol.SEND_WITHIN_SECONDS = job.send_within
@@ -185,8 +157,8 @@ def run_task(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
         "dag_run": SimpleNamespace(**job.dag_run),
         "data_interval_end": job.dag_run["start_date"],
     }
-    if job.store:
-        context["task_state_store"] = Store(job.store, job.task, job.ti_id, fate.reached)
+    if job.has_store:
+        context["task_state_store"] = Store(line, job.ti_id, fate.reached)
     try:
         operator = CfBillingCreateTopupOperator(task_id="topup", **job.operator)
         if job.resume_with is None:
@@ -208,7 +180,7 @@ def run_task(job: Job, tell: Callable[[dict[str, Any]], None]) -> None:
         tell({"ended": "failed", "message": f"{type(error).__name__}: {error}"})
 
 
-def run_trigger(classpath: str, arguments: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def run_trigger(classpath: str, arguments: dict[str, Any], line: Line) -> None:
     """Run a trigger as the triggerer does, and tell its event."""
     module, _, name = classpath.rpartition(".")
     trigger = getattr(importlib.import_module(module), name)(**arguments)
@@ -218,7 +190,7 @@ def run_trigger(classpath: str, arguments: dict[str, Any], tell: Callable[[dict[
             return event.payload
         raise RuntimeError("the trigger ended without an event")
 
-    tell({"ended": "event", "event": asyncio.run(first_event())})
+    line.tell({"ended": "event", "event": asyncio.run(first_event())})
 
 
 class _TaskInstance:
@@ -230,64 +202,3 @@ class _TaskInstance:
         json.dumps(value)
         if key == "payment_intent_id":
             self._reached("told")
-
-
-class Process:
-    """A forked process: what it tells comes back through a pipe, and its log goes into a file."""
-
-    def __init__(self, log: Path, connection_uri: str, run: Callable[..., None], *arguments: Any) -> None:
-        reader, writer = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _be(writer, log, connection_uri, run, arguments)
-        os.close(writer)
-        os.set_blocking(reader, False)
-        self._reader, self._unread = reader, b""
-        self.alive = True
-
-    def news(self) -> list[dict[str, Any]]:
-        """Return what it told since the last time; ``alive`` is True as long as there may be more."""
-        ended = self.alive and os.waitpid(self.pid, os.WNOHANG)[0] != 0
-        while self.alive:
-            try:
-                chunk = os.read(self._reader, 65536)
-            except BlockingIOError:
-                break
-            if not chunk:
-                break
-            self._unread += chunk
-        *lines, self._unread = self._unread.split(b"\n")
-        if ended:
-            os.close(self._reader)
-            self.alive = False
-        return [json.loads(line) for line in lines]
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.alive:  # not waited for yet, so that the pid is still its own
-            os.kill(self.pid, number)
-
-    def end(self) -> None:
-        """Kill it, if it is still there."""
-        if self.alive:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            os.close(self._reader)
-            self.alive = False
-
-
-def _be(writer: int, log: Path, connection_uri: str, run: Callable[..., None], arguments: Any) -> None:
-    """Be the child, and never return."""
-    try:
-        signal.alarm(90)  # should nobody be left to end it
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        os.environ[_CONNECTION] = connection_uri
-        random.seed(os.getpid())
-        run(*arguments, lambda news: os.write(writer, json.dumps(news).encode() + b"\n"))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)

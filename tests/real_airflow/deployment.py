@@ -109,7 +109,8 @@ class Airflow:
         else:
             settings |= {
                 "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": HEARTBEAT_TIMEOUT,
-                "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 3,
+                # Oftener, and a dead try is found again before it is dealt with, at the next try's expense.
+                "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 10,
                 "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
                 "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
             }

@@ -123,8 +123,9 @@ def test_supervisor_killed_during_the_wait(top_up: TopUp) -> None:
     top_up.start()
     orphan = top_up.until_it_waits()
     top_up.strike(orphan.parent)
-    top_up.process(other_than=orphan.pid)
-    assert processes.is_alive(orphan.pid)
+    if HAS_API_SERVER:  # without one, the orphan can end the task itself, and then there is no next try
+        top_up.process(other_than=orphan.pid)
+        assert processes.is_alive(orphan.pid)
     finished = top_up.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1

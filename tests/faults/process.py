@@ -1,0 +1,130 @@
+"""Forked processes, and the task state store that answers them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.faults.worker import Line
+
+_LONGEST_LIFE = 120  # seconds, should nobody be left to end it
+
+
+class TaskStates:
+    """What the api-server knows of tasks: which try of each one is the current one, and their values.
+
+    It is no process of its own, and a worker that is frozen in the middle of a write holds up nobody.
+    """
+
+    def __init__(self) -> None:
+        self._task_of: dict[str, str] = {}  # by id of the current try
+        self._values: dict[tuple[str, str], str] = {}
+
+    def begin_try(self, task: str, ti_id: str) -> None:
+        """Make this the try that may write; all earlier ones are superseded."""
+        self._task_of = {known: its for known, its in self._task_of.items() if its != task}
+        self._task_of[ti_id] = task
+
+    def discard(self, task: str) -> None:
+        self._values = {key: value for key, value in self._values.items() if key[0] != task}
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Read, or write where there is a value."""
+        task = self._task_of.get(question["ti_id"])
+        if task is None:
+            return {"refused": True, "value": None}
+        if "value" in question:
+            self._values[task, question["key"]] = json.dumps(question["value"])
+        return {"refused": False, "value": json.loads(self._values.get((task, question["key"]), "null"))}
+
+
+class Process:
+    """A forked process: what it tells and asks comes through a pipe, and its log goes into a file."""
+
+    def __init__(
+        self,
+        log: Path,
+        environment: dict[str, str],
+        states: TaskStates,
+        run: Callable[..., None],
+        *arguments: Any,
+    ) -> None:
+        from_child, to_parent = os.pipe()
+        from_parent, to_child = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be(Line(to_parent, from_parent), log, environment, run, arguments)
+        os.close(to_parent)
+        os.set_blocking(from_child, False)
+        self._pipes = (from_child, to_child, from_parent)  # the last one, so that answering never fails
+        self._unread = b""
+        self._states = states
+        self.alive = True
+
+    def news(self) -> list[dict[str, Any]]:
+        """Return what it told since the last time; ``alive`` is True as long as there may be more."""
+        ended = self.alive and os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        self._unread += self._read() if self.alive else b""
+        *lines, self._unread = self._unread.split(b"\n")
+        told = [json.loads(line) for line in lines]
+        for news in told:
+            if "question" in news:
+                answer = self._states.answer(news["question"])
+                os.write(self._pipes[1], json.dumps(answer).encode() + b"\n")
+        if ended:
+            self._close()
+        return [news for news in told if "question" not in news]
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.alive:  # not waited for yet, so that the pid is still its own
+            os.kill(self.pid, number)
+
+    def end(self) -> None:
+        """Kill it, if it is still there."""
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._close()
+
+    def _read(self) -> bytes:
+        read = b""
+        while True:
+            try:
+                chunk = os.read(self._pipes[0], 65536)
+            except BlockingIOError:
+                return read
+            if not chunk:
+                return read
+            read += chunk
+
+    def _close(self) -> None:
+        for pipe in self._pipes:
+            os.close(pipe)
+        self.alive = False
+
+
+def _be(
+    line: Line, log: Path, environment: dict[str, str], run: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """Be the child, and never return."""
+    try:
+        signal.alarm(_LONGEST_LIFE)
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.environ |= environment
+        random.seed(os.getpid())
+        run(*arguments, line)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
