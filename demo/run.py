@@ -3,7 +3,6 @@
 It needs this package with its extra `sandbox`, listens on loopback only, and writes only below `.demo`.
 """
 
-
 from __future__ import annotations
 
 import argparse
