@@ -158,15 +158,31 @@ class WatchedAdapter(HTTPAdapter):
 
 
 class _Watched:
+    """A connection that sends a request whole or not at all.
+
+    Head and body go out in one piece, right after the exchange was told. A process that is frozen in between
+    two pieces would, when it is woken, complete a charge that nobody expects any more.
+    """
+
     sock: Any
     connect: Callable[[], None]
+    _held: list[bytes] | None = None
 
-    def request(self, *args: Any, **kwargs: Any) -> Any:
+    def request(self, *args: Any, **kwargs: Any) -> None:
         # Connecting first keeps its failures on this side of `begin`.
         if self.sock is None:
             self.connect()
+        self._held = []
+        super().request(*args, **kwargs)  # type: ignore[misc]
+        whole, self._held = b"".join(self._held), None
         _under_way.get().begin(self.sock)
-        return super().request(*args, **kwargs)  # type: ignore[misc]
+        self.send(whole)
+
+    def send(self, data: bytes) -> None:
+        if self._held is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._held.append(data)
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingUnavailableError
 from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
+from airflow_provider_cfbilling.charging.errors import NeedsAPersonError
 from airflow_provider_cfbilling.charging.journal import Journal, NoJournal
 from airflow_provider_cfbilling.charging.order import TopupOrder
 from airflow_provider_cfbilling.charging.progress import Progress, has_news, pause
@@ -194,15 +195,17 @@ class TopupTask(RuleBasedStateMachine):
             self._check_end(process)
 
     def _check_end(self, process: Process) -> None:
+        if process.number != self.store.current:
+            return  # Airflow throws away what becomes of a superseded try
         if process.error is None:
-            if process.number != self.store.current:
-                return  # Airflow throws away what a superseded try returns
             result = process.result
             assert [result["payment_intent_id"]] == self.cloudflare.charges_of_the_task()
             assert result["status"] != "completed" or self.cloudflare.is_paid(result["payment_intent_id"])
             assert result["status"] == "completed" or self.wait_seconds is None
         elif not isinstance(process.error, CfBillingError | OSError | Killed):
             raise process.error
+        elif isinstance(process.error, NeedsAPersonError):
+            raise AssertionError("nothing happened that needs a person") from process.error
         elif isinstance(process.error, CfBillingError):
             self.check_claim(process, str(process.error))
 

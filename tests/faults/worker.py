@@ -82,7 +82,6 @@ class Fate:
         self._seen: set[str] = set()
         self._planned = {i: strike for i, strike in enumerate(strikes) if try_number in strike.tries}
         self._left = {i: strike.nth for i, strike in self._planned.items()}
-        self._request = ""
 
     def reached(self, point: str) -> None:
         self._seen.add(point)
@@ -108,10 +107,9 @@ class Fate:
             words = bytes(arguments[1]).split(b" ", 2)
             if len(words) == 3 and b"/ai-gateway/billing/" in words[1]:
                 path = words[1].partition(b"/ai-gateway/billing/")[2].partition(b"?")[0]
-                self._request = f"{words[0].decode()} {path.decode()}"
-                self.reached(self._request)
-            else:
-                self.reached(f"{self._request} body")
+                request = f"{words[0].decode()} {path.decode()}"
+                self.reached(request)
+                self.reached(f"{request} body")  # head and body leave in one piece
 
 
 class Line:
