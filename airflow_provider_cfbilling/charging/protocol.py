@@ -201,7 +201,7 @@ class TopupProtocol:
     def _send(self, client: CfBillingClient, progress: Progress, send_by: SendBy) -> Progress:
         """Charge the card: the one place that does."""
         order, record = self._order, progress.record
-        self._log.info("Charging %s.", cents_and_dollars(order.amount_cents))
+        self._log.info("All checks passed. Charging %s.", cents_and_dollars(order.amount_cents))
         started = time.monotonic()
         try:
             topup = client.create_topup(order.amount_cents, order.payment_method_id, send_by=send_by)
@@ -213,10 +213,12 @@ class TopupProtocol:
             )
             ended_at = intent_of(record).latest_at + time.monotonic() - started
             return replace(progress, window_ends_at=ended_at + self._window_seconds)
-        except CfBillingError as error:
-            self._log.info("Nothing was charged: %s", error)
+        except CfBillingError:
+            self._log.info("Cloudflare did not accept the charge: nothing was charged.")
             self._note(replace(record, state="not_charged"))
             raise
+        card = f"{topup.brand or 'the card'} ending in {topup.last4}" if topup.last4 else "the payment method"
+        self._log.info("Cloudflare accepted top-up %s; it charges %s.", topup.payment_intent_id, card)
         return self._submitted(progress, topup.to_dict(), "charged")
 
     def _reconcile(self, progress: Progress) -> Progress:
@@ -268,7 +270,6 @@ class TopupProtocol:
 
     def _submitted(self, progress: Progress, topup: dict[str, Any], outcome: str) -> Progress:
         record = replace(progress.record, state="submitted", topup=topup)
-        self._log.info("Top-up %s was accepted.", topup["payment_intent_id"])
         self._note(record)
         return replace(progress, record=record, outcome=outcome, window_ends_at=None)
 

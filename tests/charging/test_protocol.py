@@ -788,7 +788,7 @@ def test_log_tells_what_was_done_and_whether_money_moved(
     lose(sandbox, "after")
     task.run()
     said = [record.getMessage() for record in caplog.records if record.name == task.log.name]
-    assert said[0] == "Charging 2500 cents ($25.00)."
+    assert said[0] == "All checks passed. Charging 2500 cents ($25.00)."
     assert said[1].startswith("The charge was sent and its answer was lost: ")
     assert (
         said[2] == f"Top-up {task.charged()} is the charge whose answer was lost: the card was charged once."
