@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import signal
-import sys
+import threading
 import time
 import traceback
 from collections import Counter, defaultdict
@@ -18,6 +17,7 @@ from airflow_provider_cfbilling.hooks import cfbilling as _hooks  # noqa: F401 (
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
 from airflow_provider_cfbilling.sandbox import app as _app  # noqa: F401 (before the fork)
 from airflow_provider_cfbilling.triggers import cfbilling as _triggers  # noqa: F401 (before the fork)
+from tests.faults.process import die_with_parent
 from tests.faults.rows import Mode, Row
 from tests.faults.trial import JUDGEMENTS, RIGHT, Trial, Verdict
 
@@ -64,12 +64,12 @@ def _work(
     matrix: Sequence[tuple[Row, Mode]], trials: int, seed: int, next_number: Any, until: float, sender: Any
 ) -> None:
     """Run trials until there are no more."""
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     receiver, url_sender = _fork.Pipe(duplex=False)
     server = _fork.Process(target=_serve, args=(url_sender,), daemon=True)
     server.start()
     sandbox = SandboxClient(receiver.recv())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every `finally`
     try:
         while time.monotonic() < until:
             with next_number.get_lock():
@@ -89,11 +89,10 @@ def _work(
 
 
 def _serve(url_sender: Any) -> None:
-    parent = os.getppid()
+    die_with_parent()
     with Sandbox(rate_quota=1_000_000) as sandbox:
         url_sender.send(sandbox.url)
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        threading.Event().wait()
 
 
 def table(verdicts: Sequence[Verdict], names: Sequence[str]) -> str:

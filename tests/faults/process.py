@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -15,6 +16,13 @@ from typing import Any
 from tests.faults.worker import Line
 
 _LONGEST_LIFE = 120  # seconds, should nobody be left to end it
+_SET_PARENT_DEATH_SIGNAL = 1
+
+
+def die_with_parent() -> None:
+    """See to it that not even a frozen process outlives the lab, where the system can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class TaskStates:
@@ -115,6 +123,7 @@ def _be(
 ) -> None:
     """Be the child, and never return."""
     try:
+        die_with_parent()
         signal.alarm(_LONGEST_LIFE)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
