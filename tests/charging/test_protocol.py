@@ -632,6 +632,31 @@ def test_process_without_a_journal_that_was_frozen_before_its_intent_charges_not
     assert task.run()["payment_intent_id"] == task.charged()
 
 
+def test_later_try_without_a_journal_that_was_frozen_after_its_last_look_charges_nothing(
+    sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    task.journal = NoJournal()
+    lose(sandbox)
+    task.run(until=lambda progress: progress.idle)
+    client = task.client_of(sandbox.account_id)
+    get_topup_limits, get_invoice_history = client.get_topup_limits, client.get_invoice_history
+
+    def look_and_freeze(*arguments: Any, **options: Any) -> Any:
+        history = get_invoice_history(*arguments, **options)
+        task.passes(900)
+        sandbox.add_invoice(AMOUNT_CENTS)
+        return history
+
+    def last_check() -> Any:
+        monkeypatch.setattr(client, "get_invoice_history", look_and_freeze)
+        return get_topup_limits()
+
+    monkeypatch.setattr(client, "get_topup_limits", last_check)
+    with pytest.raises(NotChargedError, match="Nothing was charged"):
+        task.run()
+    assert task.posts() == 1
+
+
 @pytest.mark.parametrize("journal", ["kept", "none"])
 def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charged(
     sandbox: Sandbox, task: Task, journal: str, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from airflow_provider_cfbilling.api.models import (
     TopupStatus,
 )
 from airflow_provider_cfbilling.api.wire import SendBy
-from airflow_provider_cfbilling.charging.journal import Record
+from airflow_provider_cfbilling.charging.journal import NoJournal, Record
 from airflow_provider_cfbilling.sandbox import Sandbox
 
 _KILLED = "killed at once"
@@ -68,9 +68,8 @@ class Killed(BaseException):
 class Stop:
     """What a process is about to do, before it has been done."""
 
-    kind: Literal["born", "read", "write", "look", "charge", "idle", "over"]
+    kind: Literal["born", "read", "write", "intent", "frozen", "look", "history", "charge", "idle", "over"]
     seconds: float = 0.0
-    record: Record | None = None
 
 
 class Process:
@@ -90,7 +89,6 @@ class Process:
         self.error: BaseException | None = None
         self.began_at = time.now
         self.intended_at = 0.0
-        self.has_looked = False
         self._time = time
         self._how = ""
         self._mine, self._theirs = threading.Lock(), threading.Lock()
@@ -160,9 +158,10 @@ class SharedJournal:
         return Record.from_json(json.loads(text)) if text else None
 
     def write(self, record: Record) -> None:
-        if record.state == "intent":
+        is_intent = record.state == "intent"
+        if is_intent:
             self._process.intended_at = self._time.now
-        how = self._process.meet(Stop("write", record=record))
+        how = self._process.meet(Stop("intent" if is_intent else "write"))
         if how == "fails" or self._process.number != self._store.current:
             raise OSError("the journal refuses to be written")
         self._store.text = json.dumps(record.to_json())
@@ -170,6 +169,19 @@ class SharedJournal:
             raise Killed
         if how == "done, raises":
             raise OSError("whether the journal was written is not known")
+        if how == "done, frozen":
+            self._process.meet(Stop("frozen"))
+
+
+class NoJournalButStops(NoJournal):
+    """No journal; but a process may be stopped between its look and its charge all the same."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def write(self, record: Record) -> None:
+        if record.state == "intent" and self._process.meet(Stop("intent")) == "done, frozen":
+            self._process.meet(Stop("frozen"))
 
 
 @dataclass
@@ -320,12 +332,10 @@ class WatchedClient:
         return self._look(lambda: self.client.get_topup_status(payment_intent_id))
 
     def get_invoice_history(self, type: str, *, page: int = 1) -> InvoiceHistory:
-        history = self._look(lambda: self.client.get_invoice_history(type, page=page))
-        self.process.has_looked = True
-        return history
+        return self._look(lambda: self.client.get_invoice_history(type, page=page), "history")
 
-    def _look(self, look: Callable[[], Any]) -> Any:
-        how = self.process.meet(Stop("look"))
+    def _look(self, look: Callable[[], Any], kind: Literal["look", "history"] = "look") -> Any:
+        how = self.process.meet(Stop(kind))
         if how == "fails":
             raise CfBillingUnavailableError("Cloudflare could not answer")
         if how == "waits for its turn":
@@ -334,6 +344,8 @@ class WatchedClient:
         answer = look()
         if how == "trickles in":
             self.time.passed += 50
+        if how == "done, frozen":
+            self.process.meet(Stop("frozen"))
         return answer
 
     def create_topup(self, amount_cents: int, payment_method_id: str | None, *, send_by: SendBy) -> Topup:
