@@ -198,6 +198,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
         check_order(self.hook.get_conn(), order)
         self.log.info("All checks passed. This is a dry run: nothing was charged.")
+        Stats.incr("cfbilling.topup.dry_run")
         unknown = dict.fromkeys(("payment_intent_id", "status", "brand", "last4", "onboarding"))
         return {**unknown, "amount_cents": order.amount_cents, "account_id": account_id, "outcome": "dry_run"}
 

@@ -253,3 +253,11 @@ def test_api_server_down_during_the_wait(top_up: TopUp) -> None:
     top_up.struck()
     finished = top_up.finish()
     assert finished.posts == 1
+
+
+def test_each_end_is_counted_by_its_outcome(played: None) -> None:
+    outcomes = side_by_side.outcomes()
+    counted = {outcome: side_by_side.counters.count(f"cfbilling.topup.{outcome}") for outcome in outcomes}
+    assert outcomes
+    # An orphan that ends well is counted too, though nobody hears what it returns.
+    assert all(counted[outcome] >= number for outcome, number in outcomes.items()), counted

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.faults import When
 from airflow_provider_cfbilling.sandbox.records import Charge
 from tests.real_airflow import processes
+from tests.real_airflow.counters import Counters
 from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
 from tests.real_airflow.processes import Process
 
@@ -121,6 +123,7 @@ class TopUp:
         self.name = name
         self.airflow = airflow
         self.sandbox = sandbox
+        self.outcomes: list[str] = []
         self._struck_at = time.monotonic()
 
     def start(self) -> None:
@@ -190,6 +193,7 @@ class TopUp:
         assert len(charges) == 1, f"{self.name}: charged {len(charges)} times\n{self._shown()}"
         assert finished.result["payment_intent_id"] == charges[0].invoice_id
         assert finished.xcoms["payment_intent_id"] == charges[0].invoice_id
+        self.outcomes.append(finished.outcome)
         return finished
 
     def _ended(self) -> bool:
@@ -218,7 +222,9 @@ class SideBySide:
     """Plays stories at once, since most of each is waiting, and lets each be asked for by its test."""
 
     def __init__(self) -> None:
+        self.counters = Counters()
         self._stories: dict[str, tuple[Setup, Story]] = {}
+        self._top_ups: list[TopUp] = []
         self._played: dict[str, Future[None]] = {}
 
     def story(self, setup: Setup) -> Callable[[Story], Callable[..., None]]:
@@ -249,17 +255,23 @@ class SideBySide:
             environment[f"AIRFLOW_CONN_{name.upper()}"] = uri
             sandboxes[name] = sandbox
         dags = _HEADER + "".join(setup.dag(name) for name, (setup, _) in self._stories.items())
+        environment |= stack.enter_context(self.counters).environment
         airflow = stack.enter_context(Airflow(dags, self._stories, environment))
         pool = stack.enter_context(ThreadPoolExecutor(len(self._stories)))
-        together = {name for name, (setup, _) in self._stories.items() if not setup.alone}
-        for name, (_, story) in self._stories.items():
-            if name in together:
-                self._played[name] = pool.submit(story, TopUp(name, airflow, sandboxes[name]))
-        for name in self._stories.keys() - together:
-            before = [self._played[other] for other in together]
-            self._played[name] = pool.submit(
-                _play_after, before, self._stories[name][1], TopUp(name, airflow, sandboxes[name])
-            )
+        self._top_ups = [TopUp(name, airflow, sandboxes[name]) for name in self._stories]
+        alone = [top_up for top_up in self._top_ups if self._stories[top_up.name][0].alone]
+        for top_up in self._top_ups:
+            if top_up not in alone:
+                self._played[top_up.name] = pool.submit(self._stories[top_up.name][1], top_up)
+        together = list(self._played.values())
+        for top_up in alone:
+            story = self._stories[top_up.name][1]
+            self._played[top_up.name] = pool.submit(_play_after, together, story, top_up)
+
+    def outcomes(self) -> Counter[str]:
+        """Return how often the top-ups ended in which way, once all are played."""
+        wait(self._played.values())
+        return Counter(outcome for top_up in self._top_ups for outcome in top_up.outcomes)
 
 
 def _play_after(others: list[Future[None]], story: Story, top_up: TopUp) -> None:
