@@ -31,7 +31,7 @@ from airflow_provider_cfbilling.charging.guards import check_order
 from airflow_provider_cfbilling.charging.journal import Intent, Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
 from airflow_provider_cfbilling.charging.progress import Progress, intent_of, topup_of
-from airflow_provider_cfbilling.charging.reconcile import Sighting, look_for
+from airflow_provider_cfbilling.charging.reconcile import CLOCK_TOLERANCE_SECONDS, Sighting, look_for
 from airflow_provider_cfbilling.charging.settlement import is_settled
 
 # From the moment before an intent is written to the first byte of its charge. A process that was frozen for
@@ -39,6 +39,8 @@ from airflow_provider_cfbilling.charging.settlement import is_settled
 SEND_WITHIN_SECONDS = 5.0
 # How often an intent is written that came too late to be sent.
 MOST_INTENTS = 3
+# How often the clocks are compared, where the answer comes too late to compare them.
+MOST_CLOCK_READINGS = 3
 # How often one try may charge anew after a charge that proved not to have been made.
 MOST_REPOSTS = 1
 
@@ -78,9 +80,7 @@ class TopupProtocol:
         self._window_seconds = window_seconds
         self._wait_seconds = wait_seconds
         self._log = log
-        # Without a journal no refused write stops a process that was frozen while the next try charged. But
-        # that one looks for a whole window first, and finds what was charged in the first half.
-        self._fresh = SendBy.within(window_seconds / 2)
+        self._fresh = self._half_a_window()
 
     def begin(self, *, first_try: bool, began_at: float) -> Progress:
         """Find out what earlier tries have done.
@@ -146,13 +146,18 @@ class TopupProtocol:
 
     def _suspect(self, progress: Progress, began_at: float) -> Progress:
         """Take it that an earlier try has charged at any time since the Dag run began."""
-        try:
-            history = self._client_of(self._account_id).get_invoice_history("manual")
-        except _PASSING as error:
-            return self._absorbed(error, progress)
-        now = history.answered_at.timestamp()
+        client = self._client_of(self._account_id)
+        for _ in range(MOST_CLOCK_READINGS):
+            asked_at = time.time()
+            try:
+                now = client.get_invoice_history("manual").answered_at.timestamp()
+            except _PASSING as error:
+                return self._absorbed(error, progress)
+            here = time.time()
+            if here - asked_at < CLOCK_TOLERANCE_SECONDS:  # what took longer says little about the clocks
+                break
         # Where this machine's clock is behind Cloudflare's, Airflow's need not be: never later than began_at.
-        ahead = min(0.0, now - time.time())
+        ahead = min(0.0, now - here)
         intent = Intent(self._account_id, self._order.amount_cents, at=began_at + ahead)
         record = Record("intent", intent, first_intent=intent)
         return replace(progress, record=record, began_at=None, window_ends_at=now + self._window_seconds)
@@ -167,11 +172,10 @@ class TopupProtocol:
         check_order(client, self._order)
         for _ in range(MOST_INTENTS):
             first_intent, asked = progress.record.first_intent, time.monotonic()
-            fresh = SendBy.within(self._window_seconds / 2) if first_intent else self._fresh
             sighting = self._look_back(client, first_intent)
             if first_intent and sighting.matches:
                 return self._adopt(progress, sighting, first_intent)
-            if fresh.is_past():
+            if self._fresh.is_past():
                 break
             send_by = SendBy.within(SEND_WITHIN_SECONDS)
             progress = self._intend(progress, sighting, late_by=time.monotonic() - asked)
@@ -181,6 +185,14 @@ class TopupProtocol:
                 self._log.warning("%s. Looking again, and writing the intent anew.", error)
         self._note(replace(progress.record, state="not_charged"))
         raise NotChargedError("This machine is too slow to charge safely. Nothing was charged")
+
+    def _half_a_window(self) -> SendBy:
+        """Return until when this process may charge for what it knows now.
+
+        Without a journal no refused write stops a process that was frozen while the next try charged. But
+        that one looks for a whole window first, and finds what was charged in the first half.
+        """
+        return SendBy.within(self._window_seconds / 2)
 
     def _look_back(self, client: CfBillingClient, first_intent: Intent | None) -> Sighting:
         """Look at the history, in which a charge given up for lost may have come to light."""
@@ -227,6 +239,7 @@ class TopupProtocol:
         intent = intent_of(record)
         window_ends_at = progress.window_ends_at or intent.latest_at + self._window_seconds
         progress = replace(progress, window_ends_at=window_ends_at)
+        self._fresh = self._half_a_window()
         try:
             sighting = look_for(self._client_of(intent.account_id), intent)
         except _PASSING as error:

@@ -677,6 +677,62 @@ def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charg
     assert task.posts() == 0
 
 
+def test_process_without_a_journal_that_was_frozen_before_its_charge_charges_nothing(
+    sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    """What another has charged in the meantime need not be listed yet."""
+    task.journal = NoJournal()
+    client = task.client_of(sandbox.account_id)
+    create_topup = client.create_topup
+
+    def frozen(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(client, "create_topup", create_topup)
+        task.passes(900)
+        return client.create_topup(*arguments, **options)
+
+    monkeypatch.setattr(client, "create_topup", frozen)
+    with pytest.raises(NotChargedError, match="Nothing was charged"):
+        task.run()
+    assert task.posts() == 0
+
+
+def test_later_try_without_a_journal_that_was_frozen_after_it_gave_up_a_charge_charges_nothing(
+    sandbox: Sandbox, task: Task
+):
+    class FreezesInBetween(NoJournal):
+        def write(self, record: Record) -> None:
+            if record.state == "not_charged" and task.posts() == 1:
+                task.passes(900)
+
+    task.journal = FreezesInBetween()
+    lose(sandbox)
+    task.run(until=lambda progress: progress.idle)
+    with pytest.raises(NotChargedError, match="Nothing was charged"):
+        task.run()
+    assert task.posts() == 1
+
+
+def test_try_that_was_frozen_while_it_compared_the_clocks_adopts_nothing_older_than_the_dag_run(
+    sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
+):
+    task.journal = NoJournal()
+    sandbox.add_invoice(AMOUNT_CENTS)
+    task.passes(300)
+    task.began_at = task.time.time()
+    task.tries = 1
+    client = task.client_of(sandbox.account_id)
+    get_invoice_history = client.get_invoice_history
+
+    def freezes(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(client, "get_invoice_history", get_invoice_history)
+        history = get_invoice_history(*arguments, **options)
+        task.passes(400)
+        return history
+
+    monkeypatch.setattr(client, "get_invoice_history", freezes)
+    assert task.run()["payment_intent_id"] == task.charged()
+
+
 # account or amount were changed between two tries
 
 
