@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,41 @@ class WithHook:
 
 def check_seconds(name: str, value: float) -> float:
     """Return ``value`` if it is a number of seconds above 0, or raise :class:`ValueError`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if not _is_above_0(value):
         raise ValueError(f"{name} must be a number of seconds above 0; got {value!r}.")
     return value
+
+
+def checked_cents(name: str, value: Any) -> float:
+    """Return a number of cents given as itself or as its text, or raise :class:`ValueError`."""
+    try:
+        cents: Any = float(value) if isinstance(value, str) else value
+    except ValueError:
+        cents = None
+    if not _is_above_0(cents):
+        raise ValueError(f"{name} must be a number of cents above 0 (1000 is $10.00); got {value!r:.60}.")
+    return float(cents)
+
+
+def checked_moment(name: str, value: datetime | str) -> datetime:
+    """Return a moment given as itself or as ISO 8601 text, or raise :class:`ValueError`."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if moment.tzinfo is not None:
+            return moment
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{name} must be a datetime with a time zone, or its text such as 2026-01-31T00:00:00+00:00; "
+        f"got {value!r:.60}."
+    )
 
 
 def number_if_rendered(value: Any) -> Any:
     """Return the whole number that a template rendered as text; anything else as it is."""
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+def _is_above_0(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0

@@ -47,16 +47,16 @@ class CfBillingClient:
     :meth:`create_topup` only read, and are tried again when Cloudflare cannot be reached.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
         self.account_id = settings.account_id
         self.read_timeout = settings.read_timeout
         self._settings = settings
-        self._transport = Transport(settings)
+        self._transport = transport or Transport(settings)
         self._root = f"/accounts/{settings.account_id}/ai-gateway/billing"
 
     def for_account(self, account_id: str) -> "CfBillingClient":
-        """Return a client for another account with the same credentials."""
-        return CfBillingClient(replace(self._settings, account_id=account_id))
+        """Return a client for another account with the same credentials, over the same connections."""
+        return CfBillingClient(replace(self._settings, account_id=account_id), self._transport)
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""The pause that Cloudflare asks for, kept by every call of this process that uses the same credentials.
+"""What one set of credentials may ask, and the pause that Cloudflare asks for, for all calls of this process.
 
 1,200 requests in 5 minutes are counted for each user or token, over everything that it does. Past them
 Cloudflare refuses every call for five minutes, so one caller's 429 is everybody's.
@@ -13,31 +13,64 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+# Those who wait take at most half of what Cloudflare allows, two requests a second, and leave as much to
+# those who act.
+WAITING_SPACING_SECONDS = 0.5
+_LEFT_TO_OTHERS_PER_SECOND = 2.0
+# After a quiet time 20 looks may come at once; fewer where little is left.
+_WAITING_BURST_SECONDS = 20 * WAITING_SPACING_SECONDS
+
 # One item of `Ratelimit: "default";r=<requests left>;t=<seconds until they are renewed>`.
-_EXHAUSTED = re.compile(r";\s*r=0\s*;\s*t=(\d{1,6})\b")
+_LEFT = re.compile(r";\s*r=(\d{1,9})\s*;\s*t=(\d{1,6})\b")
 
 
 class RateBudget:
-    """How long calls with one set of credentials must pause. Safe to use from many threads."""
+    """When calls with one set of credentials may be made. Safe to use from many threads."""
 
     def __init__(self) -> None:
-        self._resume_at = 0.0  # monotonic seconds
+        # all in monotonic seconds
+        self._resume_at = 0.0
+        self._next_turn_at = 0.0
+        self._spacing = WAITING_SPACING_SECONDS
+        self._spacing_ends_at = 0.0
         self._lock = threading.Lock()
 
     def pause_left(self) -> float:
         """Seconds until the next call may be made; 0 when it may be made now."""
         return max(0.0, self._resume_at - time.monotonic())
 
+    def turn(self) -> float:
+        """Take the next turn of those who wait, and return in how many seconds it comes.
+
+        However many wait, and whatever their intervals: together they stay within their part. Where others
+        use the same credentials, elsewhere too, Cloudflare's word on what is left makes that part smaller.
+        """
+        with self._lock:
+            now = time.monotonic()
+            spacing = self._spacing if now < self._spacing_ends_at else WAITING_SPACING_SECONDS
+            self._next_turn_at = max(self._next_turn_at, now) + spacing
+            return max(0.0, self._next_turn_at - _WAITING_BURST_SECONDS - now, self._resume_at - now)
+
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Take an answer's word on how much is left."""
         if status == 429:
             self._pause(retry_after_seconds(headers) or 0.0)
-        for seconds in _EXHAUSTED.findall(headers.get("Ratelimit", "")):
-            self._pause(float(seconds))
+        for left, seconds in _LEFT.findall(headers.get("Ratelimit", "")):
+            if int(left) == 0:
+                self._pause(float(seconds))
+            else:
+                self._space(float(seconds), int(left))
 
     def _pause(self, seconds: float) -> None:
         with self._lock:
             self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+
+    def _space(self, seconds: float, left: int) -> None:
+        """Spread what is ``left`` over the ``seconds`` until it is renewed, but for the others' part."""
+        spare = left - _LEFT_TO_OTHERS_PER_SECOND * seconds
+        with self._lock:
+            self._spacing = max(WAITING_SPACING_SECONDS, seconds / spare) if spare > 0 else seconds
+            self._spacing_ends_at = time.monotonic() + seconds
 
 
 _budgets: dict[str, RateBudget] = {}

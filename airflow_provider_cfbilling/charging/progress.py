@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +57,27 @@ def has_news(client: CfBillingClient, progress: Progress) -> bool:
     :param client: of the account that :func:`account_of` names.
     :raises CfBillingError: it could not be seen, or the payment has failed.
     """
-    record = progress.record
+    ask, *arguments = question(progress)
+    return ask(client, *arguments) or is_given_up(progress)
+
+
+def question(progress: Progress) -> tuple[Callable[..., bool], *tuple[Hashable, ...]]:
+    """Return what to ask to see news: a function that takes a client, and its further arguments."""
+    if progress.record.state == "submitted":
+        return is_settled, topup_of(progress.record)["payment_intent_id"]
+    return _can_go_on, progress
+
+
+def is_given_up(progress: Progress) -> bool:
+    """Tell whether the settlement has been waited for long enough."""
+    return progress.give_up_at is not None and time.time() >= progress.give_up_at
+
+
+def _can_go_on(client: CfBillingClient, progress: Progress) -> bool:
     if progress.began_at is not None:
         client.get_invoice_history("manual")
         return True
-    if record.state == "submitted":
-        settled = is_settled(client, topup_of(record)["payment_intent_id"])
-        return settled or time.time() >= (progress.give_up_at or 0)
-    sighting = look_for(client, intent_of(record))
+    sighting = look_for(client, intent_of(progress.record))
     return bool(sighting.matches) or sighting.at >= (progress.window_ends_at or 0)
 
 

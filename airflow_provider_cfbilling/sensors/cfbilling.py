@@ -1,7 +1,8 @@
-"""Sensors: wait for the automatic top-up to break, or to work again."""
+"""Sensors: wait for a broken automatic top-up, for the balance to cross a line, for a top-up to settle."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,50 +14,73 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
+from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
 from airflow_provider_cfbilling.base import WithHook
-from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupConfigErrorTrigger
+from airflow_provider_cfbilling.triggers.cfbilling import (
+    CfBillingCreditBalanceTrigger,
+    CfBillingTopupCompletedTrigger,
+    CfBillingTopupConfigErrorTrigger,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_cfbilling.triggers.looking import CfBillingWaitTrigger
 
-class CfBillingTopupConfigErrorSensor(WithHook, BaseSensorOperator):
-    """Wait until the account's automatic top-up is broken, and return its configuration.
 
-    Broken is: the last automatic charge failed, or Cloudflare has switched the automatic top-up off.
+class CfBillingBaseSensor(WithHook, BaseSensorOperator):
+    """What all sensors of this provider share.
 
-    :param wait_for: ``error``, or ``cleared`` to wait until it is not broken any more.
-    :param since: ignore failures older than this, a datetime with a time zone or its ISO 8601 text. A
-        failure without a date counts.
     :param deferrable: wait in the triggerer, without a worker.
+    :param start_from_trigger: wait in the triggerer from the start, and succeed there too: a wait that ends
+        well never needs a worker. All arguments must be known when the Dag is parsed; Airflow 3.3 and later
+        also render templates of them. A mapped task (``expand``) takes a worker for its first look.
     :param cfbilling_conn_id: the Airflow connection.
     :param account_id: the account to use in place of the connection's, 32 hex digits.
     """
 
-    template_fields: Sequence[str] = ("cfbilling_conn_id", "account_id", "since")
+    template_fields: Sequence[str] = ("cfbilling_conn_id", "account_id")
     ui_color = "#fbad41"
     ui_fgcolor = "#1d1f20"
 
     def __init__(
         self,
         *,
-        wait_for: Literal["error", "cleared"] = "error",
-        since: datetime | str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
         cfbilling_conn_id: str = "cfbilling_default",
         account_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if wait_for not in ("error", "cleared"):
-            raise ValueError(f"wait_for must be 'error' or 'cleared'; got {wait_for!r}.")
-        self.wait_for = wait_for
-        self.since = since
-        self.deferrable = deferrable
+        self.deferrable = deferrable or start_from_trigger
+        self.start_from_trigger = start_from_trigger
         self.cfbilling_conn_id = cfbilling_conn_id
         self.account_id = account_id
+
+    @abstractmethod
+    def trigger(self, *, ends_task: bool = False) -> CfBillingWaitTrigger:
+        """Return what waits in the sensor's place, and knows what it waits for."""
+
+    def _set_start_trigger(self) -> None:
+        """Let Airflow start this task in the triggerer, if so asked. At the end of ``__init__``."""
+        if not self.start_from_trigger:
+            return
+        trigger_cls, trigger_kwargs = self.trigger(ends_task=True).serialize()
+        for name, value in trigger_kwargs.items():
+            if not isinstance(value, str | int | float | None):
+                raise ValueError(
+                    f"{name} must be known when the Dag is parsed where start_from_trigger is set; got "
+                    f"{value!r:.60}. Use deferrable=True."
+                )
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=trigger_cls,
+            trigger_kwargs=trigger_kwargs,
+            next_method="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )
 
     def execute(self, context: Context) -> Any:
         """Wait here, or look once and leave the waiting to the triggerer."""
@@ -65,25 +89,17 @@ class CfBillingTopupConfigErrorSensor(WithHook, BaseSensorOperator):
         first = self.poke(context)
         if first.is_done:
             return first.xcom_value
-        since = self._since()
         return self.defer(
             timeout=timedelta(seconds=self.timeout),
-            trigger=CfBillingTopupConfigErrorTrigger(
-                cfbilling_conn_id=self.cfbilling_conn_id,
-                account_id=self.account_id,
-                wait_for=self.wait_for,
-                since=since.isoformat() if since else None,
-                poll_interval=self.poke_interval,
-            ),
+            trigger=self.trigger(),
             method_name="execute_complete",
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the configuration that the trigger saw, or fail with what stopped it."""
+        """Return what the trigger saw, or fail with what stopped it."""
         match event:
-            case {"status": "success", "config": dict(config)}:
-                self.log.info("The automatic top-up is %s.", config.get("state"))
-                return config
+            case {"status": "success", "result": dict(result)}:
+                return result
             case {"status": "failed", "message": str(message), "retry": bool(retry)}:
                 raise AirflowException(message) if retry else AirflowFailException(message)
         raise AirflowException(f"The trigger sent an event that is not known: {event!r:.200}")
@@ -92,27 +108,126 @@ class CfBillingTopupConfigErrorSensor(WithHook, BaseSensorOperator):
         """Look once."""
         from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
 
-        since = self._since()
+        waiting = self.trigger()
+        try:
+            waiting.check()
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+        ask, *arguments = waiting.question()
         with airflow_errors():
             try:
-                config = self.hook.get_topup_config()
+                answer = ask(self.hook.get_conn(), *arguments)
             except CfBillingRateLimitError as error:
                 self.log.warning("Could not look, and will look again: %s", error)
                 return PokeReturnValue(is_done=False)
-        self.log.info("The automatic top-up is %s.", config.state)
-        broken = config.is_broken(since)
-        return PokeReturnValue(is_done=broken == (self.wait_for == "error"), xcom_value=config.to_dict())
+        self.log.info("%s", waiting.described(answer))
+        result = waiting.result(answer)
+        return PokeReturnValue(is_done=result is not None, xcom_value=result)
 
-    def _since(self) -> datetime | None:
-        if not self.since:
-            return None
-        try:
-            since = datetime.fromisoformat(self.since) if isinstance(self.since, str) else self.since
-            if since.tzinfo is not None:
-                return since
-        except (AttributeError, TypeError, ValueError):
-            pass
-        raise AirflowFailException(
-            "since must be a datetime with a time zone, or its text such as 2026-01-31T00:00:00+00:00; "
-            f"got {self.since!r:.60}."
+
+class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
+    """Wait until the account's automatic top-up is broken, and return its configuration.
+
+    Broken is: the last automatic charge failed, or Cloudflare has switched the automatic top-up off.
+
+    :param wait_for: ``error``, or ``cleared`` to wait until it is not broken any more.
+    :param since: ignore failures older than this, a datetime with a time zone or its ISO 8601 text. A
+        failure without a date counts.
+    :param deferrable: wait in the triggerer, without a worker.
+    :param start_from_trigger: use no worker at all, see :class:`CfBillingBaseSensor`.
+    :param cfbilling_conn_id: the Airflow connection.
+    :param account_id: the account to use in place of the connection's, 32 hex digits.
+    """
+
+    template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "since")
+
+    def __init__(
+        self,
+        *,
+        wait_for: Literal["error", "cleared"] = "error",
+        since: datetime | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if wait_for not in ("error", "cleared"):
+            raise ValueError(f"wait_for must be 'error' or 'cleared'; got {wait_for!r}.")
+        self.wait_for = wait_for
+        self.since = since
+        self._set_start_trigger()
+
+    def trigger(self, *, ends_task: bool = False) -> CfBillingTopupConfigErrorTrigger:
+        return CfBillingTopupConfigErrorTrigger(
+            self.cfbilling_conn_id,
+            self.account_id,
+            self.poke_interval,
+            wait_for=self.wait_for,
+            since=self.since.isoformat() if isinstance(self.since, datetime) else self.since,
+            ends_task=ends_task,
+        )
+
+
+class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
+    """Wait until the credit balance is below a line, or has come up to one, and return the balance.
+
+    :param below_cents: wait until the balance is lower than this: 2000 is $20.00.
+    :param at_least_cents: wait until the balance is this or more. Give one of the two.
+    :param deferrable: wait in the triggerer, without a worker.
+    :param start_from_trigger: use no worker at all, see :class:`CfBillingBaseSensor`.
+    :param cfbilling_conn_id: the Airflow connection.
+    :param account_id: the account to use in place of the connection's, 32 hex digits.
+    """
+
+    template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "below_cents", "at_least_cents")
+
+    def __init__(
+        self,
+        *,
+        below_cents: float | str | None = None,
+        at_least_cents: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (below_cents is None) == (at_least_cents is None):
+            raise ValueError("Give either below_cents or at_least_cents.")
+        self.below_cents = below_cents
+        self.at_least_cents = at_least_cents
+        self._set_start_trigger()
+
+    def trigger(self, *, ends_task: bool = False) -> CfBillingCreditBalanceTrigger:
+        return CfBillingCreditBalanceTrigger(
+            self.cfbilling_conn_id,
+            self.account_id,
+            self.poke_interval,
+            below_cents=self.below_cents,
+            at_least_cents=self.at_least_cents,
+            ends_task=ends_task,
+        )
+
+
+class CfBillingTopupCompletedSensor(CfBillingBaseSensor):
+    """Wait until a top-up is paid and its credits are there.
+
+    Fails without a retry where the payment has failed for good. Needs the permission "AI Gateway Write".
+
+    :param payment_intent_id: the top-up, as ``CfBillingCreateTopupOperator`` returns it.
+    :param deferrable: wait in the triggerer, without a worker.
+    :param start_from_trigger: use no worker at all, see :class:`CfBillingBaseSensor`.
+    :param cfbilling_conn_id: the Airflow connection.
+    :param account_id: the account to use in place of the connection's, 32 hex digits.
+    """
+
+    template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "payment_intent_id")
+
+    def __init__(self, *, payment_intent_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.payment_intent_id = payment_intent_id
+        self._set_start_trigger()
+
+    def trigger(self, *, ends_task: bool = False) -> CfBillingTopupCompletedTrigger:
+        return CfBillingTopupCompletedTrigger(
+            self.cfbilling_conn_id,
+            self.account_id,
+            self.poke_interval,
+            payment_intent_id=self.payment_intent_id,
+            ends_task=ends_task,
         )

@@ -1,148 +1,316 @@
-"""Triggers: wait without a worker. They only read; none of them ever charges."""
+"""Triggers: wait without a worker, and start Dags. They only read; none of them ever charges."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.triggers import base as airflow_triggers
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_cfbilling.api.errors import (
-    CfBillingError,
-    CfBillingRateLimitError,
-    CfBillingUnavailableError,
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingRateLimitError
+from airflow_provider_cfbilling.api.money import cents_and_dollars
+from airflow_provider_cfbilling.base import check_seconds, checked_cents, checked_moment
+from airflow_provider_cfbilling.triggers.looking import (
+    MAX_FAILURES,
+    PASSING,
+    CfBillingBaseTrigger,
+    CfBillingWaitTrigger,
 )
 
 if TYPE_CHECKING:
+    from airflow.triggers.base import BaseEventTrigger
+
     from airflow_provider_cfbilling.api.client import CfBillingClient
+    from airflow_provider_cfbilling.api.models import CreditBalance
+else:
+    BaseEventTrigger = getattr(airflow_triggers, "BaseEventTrigger", BaseTrigger)  # Airflow 3.0 and later
 
-# How many looks in a row may fail before the task is told. A look has been retried by then.
-MAX_FAILURES = 10
+_AFTER_AN_ERROR_SECONDS = 30.0
 
 
-class CfBillingTopupConfigErrorTrigger(BaseTrigger):
+class CfBillingTopupConfigErrorTrigger(CfBillingWaitTrigger):
     """Fire when the automatic top-up is broken, or is not broken any more.
 
     :param wait_for: ``error`` or ``cleared``.
-    :param since: ISO 8601 text; failures older than this do not count.
-    :param poll_interval: seconds between two looks.
+    :param since: ISO 8601 text with a time zone; failures older than this do not count.
     """
 
     def __init__(
         self,
         cfbilling_conn_id: str,
         account_id: str | None,
+        poll_interval: float,
         wait_for: Literal["error", "cleared"],
         since: str | None,
-        poll_interval: float,
+        ends_task: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
-        self.cfbilling_conn_id = cfbilling_conn_id
-        self.account_id = account_id
+        super().__init__(cfbilling_conn_id, account_id, poll_interval, ends_task)
         self.wait_for = wait_for
         self.since = since
-        self.poll_interval = poll_interval
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class and its arguments as plain JSON."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "cfbilling_conn_id": self.cfbilling_conn_id,
-            "account_id": self.account_id,
-            "wait_for": self.wait_for,
-            "since": self.since,
-            "poll_interval": self.poll_interval,
-        }
+    def check(self) -> None:
+        self._since()
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look every ``poll_interval`` seconds, and end with one event."""
-        since = datetime.fromisoformat(self.since) if self.since else None
-        failures = 0
-        client: CfBillingClient | None = None
-        while True:
-            try:
-                client = client or await _client(self.cfbilling_conn_id, self.account_id)
-                config = await asyncio.to_thread(client.get_topup_config)
-                failures = 0
-                if config.is_broken(since) == (self.wait_for == "error"):
-                    yield TriggerEvent({"status": "success", "config": config.to_dict()})
-                    return
-            except CfBillingRateLimitError as error:
-                self.log.warning("Could not look, and will look again: %s", error)
-            except CfBillingError as error:
-                failures += 1
-                passing = isinstance(error, CfBillingUnavailableError)
-                if not passing or failures >= MAX_FAILURES:
-                    yield TriggerEvent({"status": "failed", "message": str(error), "retry": passing})
-                    return
-                self.log.warning("Could not look (%d in a row), and will look again: %s", failures, error)
-            await asyncio.sleep(self.poll_interval)
+    def question(self) -> tuple[Callable[[CfBillingClient], CreditBalance]]:
+        # The balance tells the configuration too: one request serves all who watch the account.
+        return (_get_credit_balance,)
+
+    def result(self, answer: CreditBalance) -> dict[str, Any] | None:
+        config = answer.topup_config
+        return config.to_dict() if config.is_broken(self._since()) == (self.wait_for == "error") else None
+
+    def described(self, answer: CreditBalance) -> str:
+        return f"The automatic top-up is {answer.topup_config.state}."
+
+    def _since(self) -> datetime | None:
+        return checked_moment("since", self.since) if self.since else None
 
 
-class CfBillingTopupTrigger(BaseTrigger):
+class CfBillingCreditBalanceTrigger(CfBillingWaitTrigger):
+    """Fire when the credit balance is below a line, or has come up to one.
+
+    :param below_cents: fire when it is lower than this; a number, or its text as a template renders it.
+    :param at_least_cents: fire when it is this or more.
+    """
+
+    def __init__(
+        self,
+        cfbilling_conn_id: str,
+        account_id: str | None,
+        poll_interval: float,
+        below_cents: Any,
+        at_least_cents: Any,
+        ends_task: bool = False,
+    ) -> None:
+        super().__init__(cfbilling_conn_id, account_id, poll_interval, ends_task)
+        self.below_cents = below_cents
+        self.at_least_cents = at_least_cents
+
+    def check(self) -> None:
+        if (self.below_cents is None) == (self.at_least_cents is None):
+            raise ValueError("Give either below_cents or at_least_cents.")
+        for name in ("below_cents", "at_least_cents"):
+            if getattr(self, name) is not None:
+                setattr(self, name, checked_cents(name, getattr(self, name)))
+
+    def question(self) -> tuple[Callable[[CfBillingClient], CreditBalance]]:
+        return (_get_credit_balance,)
+
+    def result(self, answer: CreditBalance) -> dict[str, Any] | None:
+        if self.below_cents is None:
+            holds = answer.balance_cents >= self.at_least_cents
+        else:
+            holds = answer.balance_cents < self.below_cents
+        return answer.to_dict() if holds else None
+
+    def described(self, answer: CreditBalance) -> str:
+        return f"The balance is {cents_and_dollars(answer.balance_cents)}."
+
+
+class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
+    """Fire when a top-up is paid and its credits are there.
+
+    :param payment_intent_id: the top-up, as ``CfBillingCreateTopupOperator`` returns it.
+    """
+
+    def __init__(
+        self,
+        cfbilling_conn_id: str,
+        account_id: str | None,
+        poll_interval: float,
+        payment_intent_id: str,
+        ends_task: bool = False,
+    ) -> None:
+        super().__init__(cfbilling_conn_id, account_id, poll_interval, ends_task)
+        self.payment_intent_id = payment_intent_id
+
+    def question(self) -> tuple[Callable[..., bool], str]:
+        from airflow_provider_cfbilling.charging.settlement import is_settled
+
+        return is_settled, self.payment_intent_id
+
+    def result(self, answer: bool) -> dict[str, Any] | None:
+        return {"payment_intent_id": self.payment_intent_id, "status": "completed"} if answer else None
+
+    def described(self, answer: bool) -> str:
+        return f"Top-up {self.payment_intent_id} is {'completed' if answer else 'pending'}."
+
+
+class CfBillingTopupTrigger(CfBillingBaseTrigger):
     """Fire when there is news of a top-up. It decides nothing: the task looks again and acts.
 
     :param account_id: the task's account.
     :param progress: how far the top-up has come, with absolute deadlines.
-    :param poll_interval: seconds between two looks.
     """
 
     def __init__(
         self,
         cfbilling_conn_id: str,
         account_id: str | None,
-        progress: dict[str, Any],
         poll_interval: float,
+        progress: dict[str, Any],
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
-        self.cfbilling_conn_id = cfbilling_conn_id
-        self.account_id = account_id
+        super().__init__(cfbilling_conn_id, account_id, poll_interval)
         self.progress = progress
-        self.poll_interval = poll_interval
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class and its arguments as plain JSON."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
-            "cfbilling_conn_id": self.cfbilling_conn_id,
-            "account_id": self.account_id,
-            "progress": self.progress,
-            "poll_interval": self.poll_interval,
-        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look every ``poll_interval`` seconds, and when a deadline ends; end with one event."""
-        from airflow_provider_cfbilling.charging.progress import Progress, account_of, has_news, pause
+        from airflow_provider_cfbilling.charging.progress import (
+            Progress,
+            account_of,
+            is_given_up,
+            pause,
+            question,
+        )
 
         progress = Progress.from_json(self.progress)
+        settings = None
         failures = 0
-        client: CfBillingClient | None = None
         news = False
         while not news and failures < MAX_FAILURES:
             await asyncio.sleep(pause(progress, self.poll_interval))
             try:
-                client = client or await _client(
-                    self.cfbilling_conn_id, account_of(progress) or self.account_id
-                )
-                news = await asyncio.to_thread(has_news, client, progress)
-                failures = 0
-            except CfBillingRateLimitError as error:
-                self.log.warning("Could not look, and will look again: %s", error)
-            except CfBillingUnavailableError as error:
-                failures += 1
-                self.log.warning("Could not look (%d in a row): %s", failures, error)
-            except CfBillingError as error:
-                self.log.warning("The task will act on this: %s", error)
-                news = True
+                settings = settings or await self._settings(account_of(progress) or self.account_id)
+            except CfBillingError:
+                break
+            outcome = await self._look(settings, *question(progress), max_age=self.poll_interval / 2)
+            match outcome.error:
+                case None:
+                    failures = 0
+                    news = outcome.value or is_given_up(progress)
+                case CfBillingRateLimitError() as error:
+                    self.log.warning("Could not look, and will look again: %s", error)
+                case error if isinstance(error, PASSING):
+                    failures += 1
+                    self.log.warning("Could not look (%d in a row): %s", failures, error)
+                case error:
+                    self.log.warning("The task will act on this: %s", error)
+                    news = True
         # `airflow dags test` hands nothing to the task but the event.
         yield TriggerEvent({"status": "look", "progress": self.progress})
 
+    async def on_kill(self) -> None:
+        """Say what becomes of the charge when a user ends the task."""
+        self.log.warning(
+            "The task was ended from outside. What it has charged stays charged; when it is run again it "
+            "goes on with the same top-up."
+        )
 
-async def _client(cfbilling_conn_id: str, account_id: str | None) -> CfBillingClient:
-    from airflow.providers.common.compat.connection import get_async_connection
 
-    from airflow_provider_cfbilling.api.client import CfBillingClient
-    from airflow_provider_cfbilling.hooks.cfbilling import settings_from_connection
+class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
+    """Fires at an edge: once when something begins to hold, not while it lasts. Never ends.
 
-    connection = await get_async_connection(cfbilling_conn_id)
-    return CfBillingClient(settings_from_connection(connection, account_id))
+    What it has fired for is remembered in the asset's state store (Airflow 3.3 and later), so that no restart
+    of the triggerer fires for it again. Below 3.3 there is no memory: what already holds at the first look
+    after a start is taken to have been fired for.
+    """
+
+    def __init__(self, cfbilling_conn_id: str, account_id: str | None, poll_interval: float) -> None:
+        if BaseEventTrigger is BaseTrigger:
+            raise AirflowException(
+                f"{type(self).__name__} needs Airflow 3.0 or later: before, there is no AssetWatcher. Use a "
+                "sensor in a scheduled Dag."
+            )
+        super().__init__(cfbilling_conn_id, account_id, check_seconds("poll_interval", poll_interval))
+
+    @abstractmethod
+    def edge(self, balance: CreditBalance) -> str:
+        """Return what to fire for, in other words for each time that it began to hold; empty for nothing."""
+
+    @abstractmethod
+    def payload(self, balance: CreditBalance) -> dict[str, Any]:
+        """Return what the Dag run is told."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look every ``poll_interval`` seconds, and fire at each edge."""
+        store = getattr(self, "asset_state_store", None)
+        known: str | None = None  # nothing
+        while True:
+            try:
+                if store and known is None:
+                    known = await store.aget(self._memory_key, default="")
+                settings = await self._settings(self.account_id)
+                async for balance in self._answers(settings, _get_credit_balance):
+                    edge = self.edge(balance)
+                    if edge == known:
+                        continue
+                    if store:  # before it fires: an event that comes twice may start a top-up twice
+                        await store.aset(self._memory_key, edge)
+                    fires, known = bool(edge) and known is not None, edge
+                    if fires:
+                        yield TriggerEvent({"account_id": settings.account_id, **self.payload(balance)})
+            except Exception as error:  # nobody would start it again
+                self.log.warning("Cannot watch, and will try again: %s", error)
+            await asyncio.sleep(max(self.poll_interval, _AFTER_AN_ERROR_SECONDS))
+
+    @property
+    def _memory_key(self) -> str:
+        """Name what is remembered: an asset can have several watchers."""
+        path, arguments = self.serialize()
+        digest = hashlib.sha256(json.dumps([path, arguments], sort_keys=True).encode())
+        return f"cfbilling_{digest.hexdigest()[:16]}"
+
+
+class CfBillingTopupConfigErrorEventTrigger(_EventTrigger):
+    """Start Dags when the automatic top-up breaks: a charge has failed, or Cloudflare has switched it off.
+
+    For an ``AssetWatcher`` (Airflow 3.0 and later). Fires for each new failure.
+
+    :param cfbilling_conn_id: the Airflow connection.
+    :param account_id: the account to watch in place of the connection's, 32 hex digits.
+    :param poll_interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        cfbilling_conn_id: str = "cfbilling_default",
+        account_id: str | None = None,
+        poll_interval: float = 60.0,
+    ) -> None:
+        super().__init__(cfbilling_conn_id, account_id, poll_interval)
+
+    def edge(self, balance: CreditBalance) -> str:
+        config = balance.topup_config
+        return f"{config.state} {config.last_failed_at or ''}" if config.is_broken() else ""
+
+    def payload(self, balance: CreditBalance) -> dict[str, Any]:
+        return {"topup_config": balance.topup_config.to_dict()}
+
+
+class CfBillingLowBalanceEventTrigger(_EventTrigger):
+    """Start Dags when the credit balance falls below a line; again once it has been above it.
+
+    For an ``AssetWatcher`` (Airflow 3.0 and later).
+
+    :param below_cents: the line: 2000 is $20.00.
+    :param cfbilling_conn_id: the Airflow connection.
+    :param account_id: the account to watch in place of the connection's, 32 hex digits.
+    :param poll_interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        below_cents: float,
+        cfbilling_conn_id: str = "cfbilling_default",
+        account_id: str | None = None,
+        poll_interval: float = 60.0,
+    ) -> None:
+        super().__init__(cfbilling_conn_id, account_id, poll_interval)
+        self.below_cents = checked_cents("below_cents", below_cents)
+
+    def edge(self, balance: CreditBalance) -> str:
+        return "low" if balance.balance_cents < self.below_cents else ""
+
+    def payload(self, balance: CreditBalance) -> dict[str, Any]:
+        return {"balance_cents": balance.balance_cents, "below_cents": self.below_cents}
+
+
+def _get_credit_balance(client: CfBillingClient) -> CreditBalance:
+    return client.get_credit_balance()

@@ -40,7 +40,7 @@ def test_sensor_waits_until_the_auto_topup_breaks(sandbox: Sandbox, dag_folder: 
     breaking.join()
     assert run.state == "success"
     assert run.result()["error"] == "card_declined"
-    assert len(sandbox.requests("getTopupConfig")) > 2
+    assert len(sandbox.requests("getCreditBalance")) > 2
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -67,7 +67,7 @@ def test_failure_older_than_since_does_not_count(
     breaking.join()
     assert run.state == "success"
     assert datetime.fromisoformat(run.result()["last_failed_at"]) > NOW - timedelta(minutes=1)
-    assert len(sandbox.requests("getTopupConfig")) > 2
+    assert len(sandbox.requests("getCreditBalance")) > 2
 
 
 def test_rate_limit_does_not_fail_the_wait(
@@ -77,7 +77,7 @@ def test_rate_limit_does_not_fail_the_wait(
     sandbox.configure(token="rate-limited-token")
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token="rate-limited-token"))
     sandbox.auto_topup("break")
-    sandbox.fault("getTopupConfig", "status", status=429, headers={"retry-after": "121"})
+    sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "121"})
     run = wait(dag_folder, "mode='poke', soft_fail=True", timeout=0.5)
     assert run.tasks == {"task": "skipped"}  # by the sensor's own timeout
     assert len(sandbox.requests()) == 1
@@ -112,6 +112,6 @@ def test_bad_wait_for_is_refused_when_the_dag_is_parsed() -> None:
 def after_looks(sandbox: Sandbox, looks: int, action: str) -> None:
     """Do something to the auto top-up once the sensor has looked so often."""
     deadline = datetime.now(UTC) + timedelta(seconds=30)
-    while len(sandbox.requests("getTopupConfig")) < looks and datetime.now(UTC) < deadline:
+    while len(sandbox.requests("getCreditBalance")) < looks and datetime.now(UTC) < deadline:
         pass
     sandbox.auto_topup(action)

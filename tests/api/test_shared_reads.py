@@ -1,0 +1,234 @@
+"""However many wait in one event loop, Cloudflare sees one request, and never too many in a time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from airflow_provider_cfbilling.api import rate_budget
+from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError, CfBillingUnavailableError
+from airflow_provider_cfbilling.api.rate_budget import RateBudget
+from airflow_provider_cfbilling.api.settings import Settings
+from airflow_provider_cfbilling.api.shared_reads import Outcome, SharedReads, shared_reads
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.charging.virtual import VirtualTime
+from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, fresh_token, http, ok
+
+ANOTHER_ACCOUNT_ID = "f" * 32
+balance = CfBillingClient.get_credit_balance
+
+
+@pytest.fixture
+def settings(sandbox: Sandbox) -> Settings:
+    token = fresh_token()
+    sandbox.configure(token=token)
+    sandbox.configure(ANOTHER_ACCOUNT_ID, token=token)
+    return Settings(sandbox.account_id, token, base_url=sandbox.base_url, max_attempts=5)
+
+
+def of_another_account(settings: Settings) -> Settings:
+    return Settings(ANOTHER_ACCOUNT_ID, settings.secret, base_url=settings.base_url)
+
+
+def play(story: Callable[[SharedReads], Coroutine[Any, Any, Any]]) -> Any:
+    async def told() -> Any:
+        return await asyncio.wait_for(story(shared_reads()), timeout=30)
+
+    return asyncio.run(told())
+
+
+def test_all_who_ask_at_once_share_one_request(sandbox: Sandbox, settings: Settings):
+    async def story(reads: SharedReads) -> list[Outcome]:
+        return await asyncio.gather(*(reads.read(settings, balance, max_age=60) for _ in range(1000)))
+
+    outcomes = play(story)
+    assert {outcome.value.balance_cents for outcome in outcomes} == {sandbox.balance_cents()}
+    assert len(sandbox.requests()) == 1
+
+
+def test_who_comes_later_gets_the_last_answer_if_it_is_fresh_enough(sandbox: Sandbox, settings: Settings):
+    async def story(reads: SharedReads) -> list[Outcome]:
+        first = await reads.read(settings, balance, max_age=60)
+        fresh = await reads.read(settings, balance, max_age=60)
+        return [first, fresh, await reads.read(settings, balance, max_age=0)]
+
+    first, fresh, asked_anew = play(story)
+    assert fresh is first
+    assert asked_anew is not first
+    assert len(sandbox.requests()) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda settings: (of_another_account(settings), balance),
+        lambda settings: (settings, CfBillingClient.get_topup_limits),
+        lambda settings: (settings, CfBillingClient.get_invoice_history, "manual"),
+    ],
+    ids=["another account", "another question", "another question with arguments"],
+)
+def test_who_asks_something_else_gets_an_answer_to_that(
+    sandbox: Sandbox, settings: Settings, other: Callable[[Settings], Any]
+):
+    async def story(reads: SharedReads) -> tuple[Outcome, Outcome]:
+        return await asyncio.gather(
+            reads.read(settings, balance, max_age=60), reads.read(*other(settings), max_age=60)
+        )
+
+    one, another = play(story)
+    assert one.error is another.error is None
+    assert one.value is not another.value
+    assert len(sandbox.requests()) == 2
+
+
+def test_accounts_of_one_token_share_their_connections(settings: Settings):
+    peers: list[Peer] = []
+
+    def serve(peer: Peer) -> None:
+        peers.append(peer)
+        for _ in range(2):
+            peer.request()
+            peer.send(http(ok({"min_cents": 1, "max_cents": 2, "currency": "usd"})))
+
+    async def story(reads: SharedReads) -> None:
+        for account_id in (ACCOUNT_ID, ANOTHER_ACCOUNT_ID):
+            asking = Settings(account_id, settings.secret, base_url=server.url)
+            outcome = await reads.read(asking, CfBillingClient.get_topup_limits, max_age=60)
+            assert outcome.error is None
+
+    with RawServer(serve) as server:
+        play(story)
+    assert len(peers) == 1
+
+
+def test_failure_is_shared_too_and_is_no_reason_to_ask_at_once(sandbox: Sandbox, settings: Settings):
+    sandbox.fault("getCreditBalance", "status", status=502, html=True)
+
+    async def story(reads: SharedReads) -> list[Outcome]:
+        outcomes = await asyncio.gather(*(reads.read(settings, balance, max_age=60) for _ in range(10)))
+        return [*outcomes, await reads.read(settings, balance, max_age=60)]
+
+    outcomes = play(story)
+    assert {type(outcome.error) for outcome in outcomes} == {CfBillingUnavailableError}
+    assert len(sandbox.requests()) == 1
+
+
+def test_rate_limit_pauses_all_who_use_the_token_and_fails_none(sandbox: Sandbox, settings: Settings):
+    sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "2"})
+
+    async def story(reads: SharedReads) -> list[Outcome]:
+        limited = await reads.read(settings, balance, max_age=60)
+        assert isinstance(limited.error, CfBillingRateLimitError)
+        return await asyncio.gather(
+            reads.read(settings, balance, max_age=0),
+            reads.read(of_another_account(settings), balance, max_age=0),
+        )
+
+    outcomes = play(story)
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    limited, *later = sandbox.requests()
+    assert len(later) == 2
+    assert all(request.at >= limited.at + 1.9 for request in later)
+
+
+def test_who_asked_first_may_go_and_the_others_get_their_answer(sandbox: Sandbox, settings: Settings):
+    async def story(reads: SharedReads) -> Outcome:
+        first = asyncio.create_task(reads.read(settings, balance, max_age=60))
+        second = asyncio.create_task(reads.read(settings, balance, max_age=60))
+        await asyncio.sleep(0)
+        first.cancel()
+        return await second
+
+    assert play(story).value.balance_cents == sandbox.balance_cents()
+    assert len(sandbox.requests()) == 1
+
+
+def test_slow_answer_does_not_stop_the_event_loop(settings: Settings):
+    def hang(peer: Peer) -> None:
+        peer.request()
+        peer.hang()
+
+    async def story(reads: SharedReads) -> int:
+        slow = Settings(ACCOUNT_ID, fresh_token(), base_url=server.url, read_timeout=0.5)
+        reading = asyncio.create_task(reads.read(slow, balance, max_age=60))
+        ticks = 0
+        while not reading.done():
+            await asyncio.sleep(0.001)
+            ticks += 1
+        assert isinstance(reading.result().error, CfBillingUnavailableError)
+        return ticks
+
+    with RawServer(hang) as server:
+        assert play(story) > 20
+
+
+def test_what_nobody_asks_any_more_is_forgotten(
+    sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    async def story(reads: SharedReads) -> int:
+        await reads.read(settings, balance, max_age=60)
+        monkeypatch.setattr("airflow_provider_cfbilling.api.shared_reads._KEPT_SECONDS", 0.0)
+        await reads.read(of_another_account(settings), balance, max_age=60)
+        return len(reads._reads)
+
+    assert play(story) == 1
+
+
+def rate(turns: Callable[[], float], virtual: VirtualTime, seconds: float) -> list[float]:
+    """Return when looks come, where somebody always wants to look."""
+    looks = []
+    while virtual.passed < seconds:
+        wait = turns()
+        looks.append(virtual.passed + wait)
+        virtual.passed = max(virtual.passed, looks[-1])
+    return looks
+
+
+@pytest.fixture
+def virtual(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    virtual = VirtualTime()
+    monkeypatch.setattr(rate_budget, "time", virtual)
+    return virtual
+
+
+def test_looks_stay_within_half_of_what_cloudflare_allows(virtual: VirtualTime):
+    looks = rate(RateBudget().turn, virtual, seconds=1200)
+    most = max(sum(start <= look < start + 300 for look in looks) for start in looks)
+    assert 580 < most <= 600 + 21
+
+
+@pytest.mark.parametrize("triggerers", [1, 2, 5])
+@pytest.mark.parametrize("others_per_second", [0, 2])
+def test_all_who_use_the_token_stay_within_what_cloudflare_allows(
+    virtual: VirtualTime, triggerers: int, others_per_second: float
+):
+    """Each process knows of the others only what Cloudflare says is left."""
+    budgets = [RateBudget() for _ in range(triggerers)]
+    next_at = [0.0] * triggerers
+    used, most = 0.0, 0.0
+    while virtual.passed < 290:
+        virtual.passed += 0.05
+        used += others_per_second * 0.05
+        for number, budget in enumerate(budgets):
+            if virtual.passed < next_at[number]:
+                continue
+            used += 1
+            left = max(0, 1200 - int(used))
+            budget.observe(200, {"Ratelimit": f'"default";r={left};t={int(300 - virtual.passed)}'})
+            next_at[number] = virtual.passed + budget.turn()
+        most = max(most, used)
+    assert most <= 1200
+
+
+def test_turn_comes_after_the_pause(virtual: VirtualTime):
+    budget = RateBudget()
+    budget.observe(429, {"Retry-After": "120"})
+    assert budget.turn() == pytest.approx(120)
+
+
+def test_some_looks_may_come_at_once(virtual: VirtualTime):
+    budget = RateBudget()
+    assert [budget.turn() for _ in range(20)] == [0.0] * 20
+    assert budget.turn() > 0
