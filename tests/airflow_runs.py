@@ -23,7 +23,11 @@ from airflow_provider_cfbilling.operators.cfbilling import (
     CfBillingGetCreditBalanceOperator,
     CfBillingGetTopupConfigOperator,
 )
-from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
+from airflow_provider_cfbilling.sensors.cfbilling import (
+    CfBillingCreditBalanceSensor,
+    CfBillingTopupCompletedSensor,
+    CfBillingTopupConfigErrorSensor,
+)
 
 with DAG("{dag_id}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
 """

@@ -11,10 +11,13 @@ import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder, Run
+from tests.real_airflow.deployment import HAS_API_SERVER
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 SECOND_ACCOUNT = "0123456789abcdef0123456789abcdf0"
 A_DAY = 86_400
+# They need Airflow 3.0, and are run by a real triggerer, in tests/real_airflow.
+STARTED_BY_EVENTS = {"topup_on_broken_auto_topup", "topup_on_low_balance"}
 IMPATIENT = {"timedelta(minutes=15)": "timedelta(seconds=0.1)", "timedelta(days=365)": "timedelta(seconds=1)"}
 
 # Imports each file, after Airflow itself, with every deprecation as an error, and prints what it defines.
@@ -148,7 +151,7 @@ def test_watchdog_waits_while_nothing_has_broken_since_yesterday(
         sandbox.auto_topup("break", last_failed_at=time.time() - broken_days_ago * A_DAY)
     watchdog = run(dag_folder, "auto_topup_watchdog", IMPATIENT)
     assert watchdog.tasks["auto_topup_is_broken"] == "failed"  # its patience, a year in the file, has ended
-    assert len(sandbox.requests("getTopupConfig")) > 1
+    assert len(sandbox.requests("getCreditBalance")) > 1
     assert amounts(sandbox) == []
 
 
@@ -175,7 +178,9 @@ def test_many_accounts_go_on_without_the_one_whose_card_is_declined(
 
 
 def test_examples_parse_without_a_deprecated_name_and_say_what_they_do() -> None:
-    paths = sorted(map(str, EXAMPLES.glob("*.py")))
+    paths = sorted(
+        str(path) for path in EXAMPLES.glob("*.py") if HAS_API_SERVER or path.stem not in STARTED_BY_EVENTS
+    )
     parsed = subprocess.run(
         [sys.executable, "-c", PARSE, *paths],
         env=os.environ | {"AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True"},

@@ -206,6 +206,11 @@ class Airflow:
         ((state,),) = self._database.rows("SELECT state FROM dag_run WHERE dag_id = :dag_id", dag_id=dag_id)
         return str(state)
 
+    def run_states(self, dag_id: str) -> list[str]:
+        """Return the states of a Dag's runs, oldest first."""
+        query = "SELECT state FROM dag_run WHERE dag_id = :dag_id ORDER BY id"
+        return [str(state) for (state,) in self._database.rows(query, dag_id=dag_id)]
+
     def task(self, dag_id: str) -> Task:
         key = "id" if HAS_API_SERVER else "dag_id"
         query = f"SELECT state, try_number, {key} FROM task_instance WHERE dag_id = :dag_id"

@@ -1,0 +1,175 @@
+"""Waits that need no worker, and Dags that the balance or a broken top-up starts, in a real Airflow."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.real_airflow.database import postgres_is_here
+from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, Airflow
+
+pytestmark = [
+    pytest.mark.real_airflow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
+    pytest.mark.skipif(
+        not HAS_API_SERVER and not postgres_is_here(),
+        reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
+    ),
+]
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+TIMEOUT = 90.0
+
+WAITS = """
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow_provider_cfbilling.sensors.cfbilling import (
+    CfBillingCreditBalanceSensor,
+    CfBillingTopupCompletedSensor,
+    CfBillingTopupConfigErrorSensor,
+)
+
+
+class Occupy(BaseOperator):
+    def execute(self, context):
+        while not Path("{free}").exists():
+            time.sleep(0.1)
+
+
+def dag(name):
+    return DAG(name, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+with dag("occupied"):
+    Occupy(task_id="topup")
+common = dict(task_id="topup", poke_interval=0.5, timeout=120, start_from_trigger=True)
+with dag("balance"):
+    CfBillingCreditBalanceSensor(below_cents=2000, **common)
+with dag("broken"):
+    CfBillingTopupConfigErrorSensor(**common)
+with dag("completed"):
+    CfBillingTopupCompletedSensor(payment_intent_id="{topup}", **common)
+"""
+
+
+@contextmanager
+def airflow_with(dags: str, dag_ids: list[str], sandbox: Sandbox, **settings: object) -> Iterator[Airflow]:
+    environment = {"AIRFLOW_CONN_CFBILLING_DEFAULT": sandbox.connection_uri()}
+    environment |= {f"AIRFLOW__{name}": str(value) for name, value in settings.items()}
+    with Airflow(dags, dag_ids, environment) as airflow:
+        yield airflow
+
+
+def result(airflow: Airflow, dag_id: str) -> Any:
+    """Return what a wait that ended in the triggerer left. Airflow 3 keeps it as JSON in JSON."""
+    value = airflow.xcoms(dag_id)["return_value"]
+    return json.loads(value) if isinstance(value, str) else value
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_waits_end_well_while_every_worker_is_taken(
+    sandbox: Sandbox, stack: ExitStack, tmp_path: Path
+) -> None:
+    """From beginning to end in the triggerer, results included."""
+    sandbox.configure(settle_seconds=25)
+    topup = CfBillingHook().create_topup(2500).payment_intent_id
+    free = tmp_path / "free"
+    dags = WAITS.format(free=free, topup=topup)
+    names = ["balance", "broken", "completed"]
+    airflow = stack.enter_context(airflow_with(dags, ["occupied", *names], sandbox, CORE__PARALLELISM=1))
+    airflow.trigger("occupied")
+    airflow.wait_until("the slot is taken", lambda: airflow.task("occupied").state == "running", TIMEOUT)
+    for name in names:
+        airflow.trigger(name)
+    airflow.wait_until(
+        "all wait", lambda: {airflow.task(name).state for name in names} == {"deferred"}, TIMEOUT
+    )
+    sandbox.configure(balance_cents=1500)
+    sandbox.auto_topup("break")
+    airflow.wait_until(
+        "all have ended", lambda: {airflow.run_state(name) for name in names} == {"success"}, TIMEOUT
+    )
+    assert airflow.task("occupied").state == "running"
+    results = {name: result(airflow, name) for name in names}
+    assert results["balance"]["balance_cents"] == 1500
+    assert results["broken"]["state"] == "failing"
+    assert results["completed"] == {"payment_intent_id": topup, "status": "completed"}
+    free.touch()
+    airflow.wait_until("the slot is free", lambda: airflow.run_state("occupied") == "success", TIMEOUT)
+
+
+@pytest.mark.skipif(not HAS_API_SERVER, reason="AssetWatcher came with Airflow 3.0")
+def test_edges_start_dag_runs_once_each(sandbox: Sandbox, stack: ExitStack) -> None:
+    """The example Dags. What lasts starts nothing, and no restart of the triggerer starts anything again."""
+    names = ["topup_on_low_balance", "topup_on_broken_auto_topup"]
+    low, broken = dag_ids = [f"cfbilling_{name}" for name in names]
+    sources = [(EXAMPLES / f"{name}.py").read_text() for name in names]
+    dags = "\n".join(source.replace("poll_interval=60", "poll_interval=0.5") for source in sources)
+    assert dags.count("poll_interval=0.5") == 2
+    sandbox.configure(balance_cents=5000, settle_seconds=0)
+    airflow = stack.enter_context(airflow_with(dags, dag_ids, sandbox))
+
+    def looks() -> None:
+        seen = len(sandbox.requests("getCreditBalance"))
+        airflow.wait_until("it looks", lambda: len(sandbox.requests("getCreditBalance")) > seen + 4, TIMEOUT)
+
+    def started(dag_id: str, runs: int) -> None:
+        airflow.wait_until(
+            f"{dag_id} has run {runs} times",
+            lambda: airflow.run_states(dag_id) == ["success"] * runs,
+            TIMEOUT,
+        )
+        looks()
+        assert airflow.run_states(dag_id) == ["success"] * runs
+
+    looks()
+    assert airflow.run_states(low) == airflow.run_states(broken) == []
+    sandbox.configure(balance_cents=500)
+    started(low, 1)
+    assert [charge.amount_cents for charge in sandbox.charges()] == [2500]
+
+    sandbox.auto_topup("break", last_failed_at=1_700_000_000)
+    started(broken, 1)
+    message = airflow.xcoms(broken)["return_value"]
+    assert message == "The automatic top-up is failing: card_declined."
+
+    sandbox.configure(topup_outcome="declined", balance_cents=500)
+    airflow.wait_until("it fires", lambda: len(airflow.run_states(low)) == 2, TIMEOUT)
+    with airflow.without("triggerer"):
+        pass
+    looks()
+    assert len(airflow.run_states(low)) == 2
+    assert airflow.run_states(broken) == ["success"]
+
+    sandbox.auto_topup("break", last_failed_at=1_700_000_600)
+    airflow.wait_until("it fires", lambda: len(airflow.run_states(broken)) == 2, TIMEOUT)
+    assert len(sandbox.charges()) == 1
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the asset state store came with Airflow 3.3")
+def test_edge_that_comes_while_no_triggerer_runs_is_not_missed(sandbox: Sandbox, stack: ExitStack) -> None:
+    name = "topup_on_low_balance"
+    dags = (EXAMPLES / f"{name}.py").read_text().replace("poll_interval=60", "poll_interval=0.5")
+    sandbox.configure(balance_cents=5000, settle_seconds=0)
+    airflow = stack.enter_context(airflow_with(dags, [f"cfbilling_{name}"], sandbox))
+    airflow.wait_until("it looks", lambda: len(sandbox.requests("getCreditBalance")) > 2, TIMEOUT)
+    with airflow.without("triggerer"):
+        sandbox.configure(balance_cents=500)
+    airflow.wait_until(
+        "it has started a run", lambda: airflow.run_states(f"cfbilling_{name}") == ["success"], TIMEOUT
+    )
+    assert len(sandbox.charges()) == 1

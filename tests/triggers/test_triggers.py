@@ -1,0 +1,333 @@
+"""What triggers see, say and survive, in an event loop of their own in front of the sandbox."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
+
+import pytest
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+from airflow_provider_cfbilling.charging.journal import Intent, Record
+from airflow_provider_cfbilling.charging.progress import Progress
+from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
+from airflow_provider_cfbilling.sandbox import Sandbox
+from airflow_provider_cfbilling.triggers import looking
+from airflow_provider_cfbilling.triggers.cfbilling import (
+    CfBillingCreditBalanceTrigger,
+    CfBillingTopupCompletedTrigger,
+    CfBillingTopupConfigErrorTrigger,
+    CfBillingTopupTrigger,
+)
+from tests.raw_servers import fresh_token
+
+CONN_ID = "cfbilling_default"
+COMMON: dict[str, Any] = {"cfbilling_conn_id": CONN_ID, "account_id": None, "poll_interval": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def own_token(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause that another test was asked for is kept here."""
+    token = fresh_token()
+    sandbox.configure(token=token)
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token=token))
+
+
+def broken(**arguments: Any) -> CfBillingTopupConfigErrorTrigger:
+    return CfBillingTopupConfigErrorTrigger(**{**COMMON, "wait_for": "error", "since": None} | arguments)
+
+
+def low(below_cents: Any = 2000, **arguments: Any) -> CfBillingCreditBalanceTrigger:
+    lines = {"below_cents": below_cents, "at_least_cents": None}
+    return CfBillingCreditBalanceTrigger(**{**COMMON, **lines} | arguments)
+
+
+def completed(payment_intent_id: str, **arguments: Any) -> CfBillingTopupCompletedTrigger:
+    return CfBillingTopupCompletedTrigger(**{**COMMON, "payment_intent_id": payment_intent_id} | arguments)
+
+
+def of_a_topup(progress: Progress) -> CfBillingTopupTrigger:
+    return CfBillingTopupTrigger(**COMMON, progress=progress.to_json())
+
+
+def revived(trigger: BaseTrigger) -> Any:
+    """Return the trigger as another triggerer has it, after a restart."""
+    path, arguments = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
+
+
+async def first_event(trigger: BaseTrigger) -> TriggerEvent:
+    async with aclosing(aiter(trigger.run())) as events:  # type: ignore[type-var]
+        return await anext(events)
+
+
+def fire(
+    *triggers: BaseTrigger, meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> list[Any]:
+    """Run triggers side by side, as they are after a restart, and return what each fires with."""
+
+    async def run() -> list[Any]:
+        waiting = [asyncio.create_task(first_event(revived(trigger))) for trigger in triggers]
+        if meanwhile:
+            await meanwhile()
+        return list(await asyncio.wait_for(asyncio.gather(*waiting), timeout=30))
+
+    return asyncio.run(run())
+
+
+async def looks(sandbox: Sandbox, count: int) -> None:
+    """Wait until Cloudflare was asked so often."""
+    while len(await asyncio.to_thread(sandbox.requests)) < count:
+        await asyncio.sleep(0.02)
+
+
+def pending(sandbox: Sandbox, settle_seconds: float = 3600) -> str:
+    """Top up, and return the id of what has not settled."""
+    sandbox.configure(settle_seconds=settle_seconds)
+    return CfBillingHook(CONN_ID).create_topup(2500).payment_intent_id
+
+
+def test_broken_auto_topup_is_told_with_its_configuration(sandbox: Sandbox):
+    sandbox.auto_topup("break")
+    (event,) = fire(broken())
+    assert event.payload["status"] == "success"
+    assert event.payload["result"]["error"] == "card_declined"
+
+
+def test_cleared_error_is_told(sandbox: Sandbox):
+    sandbox.auto_topup("break")
+
+    async def heal() -> None:
+        await looks(sandbox, 2)
+        sandbox.auto_topup("heal")
+
+    (event,) = fire(broken(wait_for="cleared"), meanwhile=heal)
+    assert event.payload["result"]["state"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("lines", "fires"),
+    [
+        ({"below_cents": 640.2}, True),
+        ({"below_cents": 640.19}, False),
+        ({"at_least_cents": 640.19}, True),
+        ({"at_least_cents": 640.2}, False),
+        ({"below_cents": "2000"}, True),
+    ],
+    ids=str,
+)
+def test_balance_is_compared_to_the_fraction_of_a_cent(sandbox: Sandbox, lines: dict[str, Any], fires: bool):
+    sandbox.configure(balance_cents=640.19)
+
+    async def cross() -> None:
+        await looks(sandbox, 2)
+        sandbox.configure(balance_cents=100 if "below_cents" in lines else 9000)
+
+    trigger = low(**{"below_cents": None} | lines)
+    (event,) = fire(trigger, meanwhile=None if fires else cross)
+    assert (event.payload["result"]["balance_cents"] == 640.19) == fires
+
+
+def test_settled_topup_is_told(sandbox: Sandbox):
+    topup = pending(sandbox, settle_seconds=0.5)
+    (event,) = fire(completed(topup))
+    assert event.payload["result"] == {"payment_intent_id": topup, "status": "completed"}
+
+
+@pytest.mark.parametrize("status", ["void", "uncollectible"])
+def test_failed_payment_fails_the_task_for_good(sandbox: Sandbox, status: str):
+    sandbox.configure(topup_outcome=status)
+    topup = pending(sandbox, settle_seconds=0)
+    (event,) = fire(completed(topup))
+    assert (event.payload["status"], event.payload["retry"]) == ("failed", False)
+    assert status in event.payload["message"]
+
+
+def test_trigger_can_end_the_task_itself(sandbox: Sandbox):
+    sandbox.auto_topup("break")
+    (event,) = fire(broken(ends_task=True))
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms
+    assert event.xcoms["return_value"]["state"] == "failing"
+
+
+def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
+    """Whatever they wait for; and who comes late gets the last answer."""
+    waiting = [*(broken() for _ in range(100)), *(low(100) for _ in range(100))]
+
+    async def watched() -> list[TriggerEvent]:
+        tasks = [asyncio.create_task(first_event(trigger)) for trigger in waiting]
+        await looks(sandbox, 4)
+        sandbox.auto_topup("break")
+        sandbox.configure(balance_cents=50)
+        return await asyncio.gather(*tasks)
+
+    began = time.monotonic()
+    assert len(asyncio.run(watched())) == 200
+    # One look each interval, and one in case it fell between the two changes.
+    assert 4 <= len(sandbox.requests()) <= (time.monotonic() - began) / COMMON["poll_interval"] + 2
+    assert {request.operation for request in sandbox.requests()} == {"getCreditBalance"}
+
+
+def test_all_who_wait_for_a_topup_share_each_look(sandbox: Sandbox):
+    topup = pending(sandbox, settle_seconds=1)
+    submitted = Record(
+        "submitted", Intent(sandbox.account_id, 2500, time.time()), topup={"payment_intent_id": topup}
+    )
+    before = len(sandbox.requests())
+    began = time.monotonic()
+    fire(
+        *(completed(topup) for _ in range(50)),
+        *(of_a_topup(Progress(submitted, give_up_at=time.time() + 60)) for _ in range(50)),
+    )
+    # The status, and while it is pending the invoice.
+    asked = len(sandbox.requests()) - before
+    assert asked <= 2 * ((time.monotonic() - began) / (COMMON["poll_interval"] / 2) + 2)
+
+
+def test_passing_failures_are_lived_with(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    sandbox.auto_topup("break")
+    for fault in ({"kind": "reset"}, {"kind": "status", "status": 503, "html": True}, {"kind": "garbage"}):
+        sandbox.fault("getCreditBalance", **fault)
+    monkeypatch.setattr(looking, "_LONGEST_BACKOFF_SECONDS", 0.05)
+    (event,) = fire(broken())
+    assert event.payload["status"] == "success"
+    assert len(sandbox.requests()) == 4
+
+
+def test_too_many_failures_in_a_row_are_told_and_the_task_may_retry(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(looking, "_LONGEST_BACKOFF_SECONDS", 0.05)
+    sandbox.fault("getCreditBalance", "status", status=503, times=1000)
+    (event,) = fire(broken())
+    assert (event.payload["status"], event.payload["retry"]) == ("failed", True)
+    assert len(sandbox.requests()) == looking.MAX_FAILURES
+
+
+def test_rate_limit_fails_nobody(sandbox: Sandbox):
+    sandbox.auto_topup("break")
+    sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "1"}, times=3)
+    events = fire(*(broken() for _ in range(20)))
+    assert {event.payload["status"] for event in events} == {"success"}
+    assert len(sandbox.requests()) == 4
+
+
+def test_refused_credentials_fail_for_good_after_one_look(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    uri = sandbox.connection_uri(token="not-the-token")
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", uri)
+    events = fire(broken(), low(), broken(wait_for="cleared"))
+    assert {(event.payload["status"], event.payload["retry"]) for event in events} == {("failed", False)}
+    assert len(sandbox.requests()) == 1
+
+
+@pytest.mark.parametrize(
+    ("trigger", "message"),
+    [
+        (broken(since="yesterday"), "since must be a datetime with a time zone"),
+        (low("{{ ds }}"), r"below_cents must be a number of cents above 0 \(1000 is \$10.00\)"),
+        (low(None), "Give either below_cents or at_least_cents"),
+        (broken(account_id="{{ account }}"), "account id must be 32 hex digits"),
+        (completed("../limits"), "payment_intent_id must be an id made of letters"),
+    ],
+)
+def test_what_cannot_be_meant_fails_before_any_request(sandbox: Sandbox, trigger: Any, message: str):
+    (event,) = fire(trigger)
+    assert (event.payload["status"], event.payload["retry"]) == ("failed", False)
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(event.payload["message"])
+    assert sandbox.requests() == []
+
+
+# the operator's wait
+
+
+def test_settlement_is_news_for_the_task(sandbox: Sandbox):
+    topup = pending(sandbox, settle_seconds=0.5)
+    intent = Intent(sandbox.account_id, 2500, time.time())
+    progress = Progress(Record("submitted", intent, topup={"payment_intent_id": topup}))
+    (event,) = fire(of_a_topup(progress))
+    assert event.payload == {"status": "look", "progress": progress.to_json()}
+
+
+@pytest.mark.parametrize("name", ["give_up_at", "window_ends_at"])
+def test_deadline_is_the_old_one_after_a_restart(sandbox: Sandbox, name: str):
+    deadline = time.time() + 1.5
+    if name == "give_up_at":
+        record = Record(
+            "submitted",
+            Intent(sandbox.account_id, 2500, time.time()),
+            topup={"payment_intent_id": pending(sandbox)},
+        )
+    else:
+        record = Record("intent", Intent(sandbox.account_id, 9900, time.time()))
+    trigger = of_a_topup(Progress(record, **{name: deadline}))
+    for _ in range(3):
+        trigger = revived(trigger)
+    fire(trigger)
+    assert -1.1 < time.time() - deadline < 20  # Cloudflare's clock has whole seconds
+
+
+def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
+    now = datetime.now(UTC).timestamp()
+    progress = Progress(Record("intent", Intent(sandbox.account_id, 2500, now)), window_ends_at=now + 600)
+
+    async def appear() -> None:
+        await looks(sandbox, 2)
+        sandbox.add_invoice(2500)
+
+    (event,) = fire(of_a_topup(progress), meanwhile=appear)
+    assert event.payload["status"] == "look"
+
+
+def test_what_the_task_must_decide_is_left_to_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    uri = sandbox.connection_uri(token="not-the-token")
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", uri)
+    record = Record("intent", Intent(sandbox.account_id, 2500, time.time()))
+    (event,) = fire(of_a_topup(Progress(record, window_ends_at=time.time() + 600)))
+    assert event.payload["status"] == "look"
+
+
+def test_no_trigger_ever_charges(sandbox: Sandbox):
+    topup = pending(sandbox, settle_seconds=0.3)
+    sandbox.auto_topup("break")
+    posts = len(sandbox.requests("createTopup"))
+    record = Record("not_charged", None)
+    stale = Progress(record, began_at=time.time())
+    fire(broken(), low(999_999), completed(topup), of_a_topup(stale))
+    assert len(sandbox.requests("createTopup")) == posts
+
+
+def test_user_who_ends_a_deferred_topup_is_told_that_it_stays_charged(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    asyncio.run(of_a_topup(Progress(Record("started"))).on_kill())
+    printed = capsys.readouterr()
+    assert "What it has charged stays charged" in printed.out + printed.err + caplog.text
+
+
+def test_triggers_yield_to_others_between_looks(sandbox: Sandbox):
+    """A trigger that never sleeps would stop all others."""
+
+    async def run() -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        watching = asyncio.create_task(first_event(broken(poll_interval=0)))
+        await looks(sandbox, 5)
+        watching.cancel()
+        ticking.cancel()
+        return ticks
+
+    assert asyncio.run(run()) > 100
