@@ -66,6 +66,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what this provider costs, beside its peers: about ten minutes."""
+    install(session, NEWEST, "-e", ".[bench]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Top up in the sandbox with the weekly example Dag."""
     install(session, NEWEST, "-e", ".[sandbox]")
@@ -143,5 +150,6 @@ def renew_pins(session: nox.Session) -> None:
             for python in pythons(airflow):
                 # A newer Python keeps what an older one chose, so that one file serves them all.
                 pinned.write_text("\n".join(lines))
-                lines |= compiled(python, "--constraint", str(pinned), "--extra", "dev", "pyproject.toml")
+                extras = ("--extra", "dev", *(("--extra", "bench") if airflow == NEWEST else ()))
+                lines |= compiled(python, "--constraint", str(pinned), *extras, "pyproject.toml")
             Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")

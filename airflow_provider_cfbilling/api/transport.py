@@ -145,6 +145,10 @@ class Transport:
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
+        # Once here: for each request it is a quarter of what `requests` costs.
+        environment = session.merge_environment_settings(self._settings.base_url, {}, None, None, None)
+        session.proxies, session.verify = environment["proxies"], environment["verify"]
+        session.trust_env = False
         session.auth = _Credentials(self._settings)
         session.headers["User-Agent"] = f"airflow-provider-cfbilling/{__version__}"
         # Answers are small; without compression a limit on bytes is a limit on memory.

@@ -11,8 +11,6 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.base import WithHook, check_seconds, number_if_rendered
 from airflow_provider_cfbilling.links import CfBillingDashboardLink
-from airflow_provider_cfbilling.task_journal import dag_run_began_at, journal_of
-from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupTrigger
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -112,6 +110,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
         from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
+        from airflow_provider_cfbilling.task_journal import dag_run_began_at
 
         with airflow_errors():
             account_id = self.hook.get_conn().account_id
@@ -159,6 +158,8 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
     def _defer(self, progress: Progress) -> NoReturn:
         """Leave the looking to the triggerer. Whatever it sees, this task looks again and decides."""
+        from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupTrigger
+
         self.defer(
             trigger=CfBillingTopupTrigger(
                 cfbilling_conn_id=self.cfbilling_conn_id,
@@ -182,6 +183,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
     def _protocol(self, context: Context, order: TopupOrder) -> TopupProtocol:
         from airflow_provider_cfbilling.charging.protocol import TopupProtocol
+        from airflow_provider_cfbilling.task_journal import journal_of
 
         return TopupProtocol(
             self.hook.get_client,

@@ -14,24 +14,25 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
-from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
 from airflow_provider_cfbilling.base import WithHook
-from airflow_provider_cfbilling.triggers.cfbilling import (
-    CfBillingCreditBalanceTrigger,
-    CfBillingTopupCompletedTrigger,
-    CfBillingTopupConfigErrorTrigger,
-)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_cfbilling.triggers.cfbilling import (
+        CfBillingCreditBalanceTrigger,
+        CfBillingTopupCompletedTrigger,
+        CfBillingTopupConfigErrorTrigger,
+    )
     from airflow_provider_cfbilling.triggers.looking import CfBillingWaitTrigger
 
 
 class CfBillingBaseSensor(WithHook, BaseSensorOperator):
     """What all sensors of this provider share.
+
+    Triggers are imported where they are used: they cost every parse of a Dag 10 ms.
 
     :param deferrable: wait in the triggerer, without a worker.
     :param start_from_trigger: wait in the triggerer from the start, and succeed there too: a wait that ends
@@ -68,6 +69,8 @@ class CfBillingBaseSensor(WithHook, BaseSensorOperator):
         """Let Airflow start this task in the triggerer, if so asked. At the end of ``__init__``."""
         if not self.start_from_trigger:
             return
+        from airflow.triggers.base import StartTriggerArgs
+
         trigger_cls, trigger_kwargs = self.trigger(ends_task=True).serialize()
         for name, value in trigger_kwargs.items():
             if not isinstance(value, str | int | float | None):
@@ -156,6 +159,8 @@ class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
         self._set_start_trigger()
 
     def trigger(self, *, ends_task: bool = False) -> CfBillingTopupConfigErrorTrigger:
+        from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupConfigErrorTrigger
+
         return CfBillingTopupConfigErrorTrigger(
             self.cfbilling_conn_id,
             self.account_id,
@@ -194,6 +199,8 @@ class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
         self._set_start_trigger()
 
     def trigger(self, *, ends_task: bool = False) -> CfBillingCreditBalanceTrigger:
+        from airflow_provider_cfbilling.triggers.cfbilling import CfBillingCreditBalanceTrigger
+
         return CfBillingCreditBalanceTrigger(
             self.cfbilling_conn_id,
             self.account_id,
@@ -224,6 +231,8 @@ class CfBillingTopupCompletedSensor(CfBillingBaseSensor):
         self._set_start_trigger()
 
     def trigger(self, *, ends_task: bool = False) -> CfBillingTopupCompletedTrigger:
+        from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupCompletedTrigger
+
         return CfBillingTopupCompletedTrigger(
             self.cfbilling_conn_id,
             self.account_id,

@@ -235,7 +235,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
         while True:
             try:
                 if store and known is None:
-                    known = await store.aget(self._memory_key, default="")
+                    store, known = await self._recalled(store)
                 settings = await self._settings(self.account_id)
                 async for balance in self._answers(settings, _get_credit_balance):
                     edge = self.edge(balance)
@@ -249,6 +249,16 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
             except Exception as error:  # nobody would start it again
                 self.log.warning("Cannot watch, and will try again: %s", error)
             await asyncio.sleep(max(self.poll_interval, _AFTER_AN_ERROR_SECONDS))
+
+    async def _recalled(self, store: Any) -> tuple[Any, str | None]:
+        """Return where to remember, and what was fired for last. Both None: nowhere."""
+        try:
+            return store, await store.aget(self._memory_key, default="")
+        except (
+            ValueError
+        ) as error:  # several assets share this trigger, and Airflow cannot tell which is meant
+            self.log.warning("What has been fired for cannot be remembered: %s", error)
+            return None, None
 
     @property
     def _memory_key(self) -> str:

@@ -1,5 +1,5 @@
 """How triggers look, and look again. All that watch one account in one triggerer share one request, see
-:mod:`airflow_provider_cfbilling.api.shared_reads`.
+:mod:`airflow_provider_cfbilling.api.sharing`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import inspect
 import random
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Hashable
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -19,16 +21,25 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.sharing import Outcome, shared
 
 if TYPE_CHECKING:
     from airflow_provider_cfbilling.api.settings import Settings
-    from airflow_provider_cfbilling.api.shared_reads import Outcome
 
 # How many looks in a row may fail before the task is told. They come ever more slowly, so that whatever the
 # interval, Cloudflare may be away for six minutes.
 MAX_FAILURES = 10
 _LONGEST_BACKOFF_SECONDS = 60.0
 _LEAST_PAUSE_SECONDS = 0.05
+
+# They bring `requests`: 50 ms and more, for which the event loop would stand still.
+_SLOW_IMPORTS = (
+    "airflow.providers.common.compat.connection",
+    "airflow_provider_cfbilling.hooks.cfbilling",
+    "airflow_provider_cfbilling.api.shared_reads",
+)
+# How long a connection that was looked up serves those who start later.
+_CONNECTION_SECONDS = 10.0
 
 # What the next look may not meet again.
 PASSING = (CfBillingUnavailableError, CfBillingMalformedResponseError)
@@ -54,19 +65,24 @@ class CfBillingBaseTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def _settings(self, account_id: str | None) -> Settings:
-        from airflow.providers.common.compat.connection import get_async_connection
+        """Look the connection up: once for all who start at about the same time.
 
-        from airflow_provider_cfbilling.hooks.cfbilling import settings_from_connection
-
-        connection = await get_async_connection(self.cfbilling_conn_id)
-        return settings_from_connection(connection, account_id)
+        :raises CfBillingError: the connection cannot be used.
+        """
+        key = ("settings", self.cfbilling_conn_id, account_id)
+        look_up = partial(_settings, self.cfbilling_conn_id, account_id)
+        outcome = await shared().outcome(key, look_up, max_age=_CONNECTION_SECONDS)
+        if outcome.error:
+            raise outcome.error
+        settings: Settings = outcome.value
+        return settings
 
     async def _look(
         self, settings: Settings, ask: Callable[..., Any], *arguments: Hashable, max_age: float
     ) -> Outcome:
-        from airflow_provider_cfbilling.api.shared_reads import shared_reads
+        from airflow_provider_cfbilling.api.shared_reads import shared_read
 
-        return await shared_reads().read(settings, ask, *arguments, max_age=max_age)
+        return await shared_read(settings, ask, *arguments, max_age=max_age)
 
     async def _answers(
         self, settings: Settings, ask: Callable[..., Any], *arguments: Hashable
@@ -147,3 +163,14 @@ class CfBillingWaitTrigger(CfBillingBaseTrigger):
         if self.ends_task:
             return TaskSuccessEvent(xcoms={"return_value": result})
         return TriggerEvent({"status": "success", "result": result})
+
+
+async def _settings(cfbilling_conn_id: str, account_id: str | None) -> Settings:
+    for module in _SLOW_IMPORTS:
+        await shared().in_thread(import_module, module)
+    from airflow.providers.common.compat.connection import get_async_connection
+
+    from airflow_provider_cfbilling.hooks.cfbilling import settings_from_connection
+
+    connection = await get_async_connection(cfbilling_conn_id)
+    return settings_from_connection(connection, account_id)

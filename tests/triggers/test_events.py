@@ -179,6 +179,17 @@ def test_edge_that_cannot_be_remembered_fires_once_it_can(sandbox: Sandbox):
 
 
 @needs_asset_watcher
+def test_trigger_that_two_assets_share_works_without_a_memory(sandbox: Sandbox):
+    class OfTwoAssets(Store):
+        async def aget(self, key: str, default: Any = None) -> Any:
+            raise ValueError("Task has 2 concrete inlets and outlets")
+
+    sandbox.configure(balance_cents=500)
+    steps = [balance(sandbox, 5000), balance(sandbox, 500)]
+    assert watch(sandbox, low(), *steps, store=OfTwoAssets()) == [0, 0, 1]
+
+
+@needs_asset_watcher
 @pytest.mark.parametrize(
     "fault", [{"kind": "status", "status": 403}, {"kind": "status", "status": 503}, {"kind": "garbage"}]
 )

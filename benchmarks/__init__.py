@@ -1,0 +1,1 @@
+"""What this provider costs, beside its peers in the same run."""
