@@ -67,7 +67,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what this provider costs, beside its peers: about ten minutes."""
+    """Measure what this provider costs, beside its peers: about half an hour."""
     install(session, NEWEST, "-e", ".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 

@@ -1,12 +1,10 @@
 """What Airflow is told about this package. Imports nothing: a fault here breaks ``import airflow`` itself."""
 
-from typing import Any
-
 _INTEGRATION = "Cloudflare AI Gateway Billing"
 _PACKAGE = "airflow_provider_cfbilling"
 
 
-def get_provider_info() -> dict[str, Any]:
+def get_provider_info() -> dict[str, object]:
     """Return the provider's metadata, as Airflow's ``provider_info.schema.json`` describes it."""
     return {
         "package-name": "airflow-provider-cfbilling",
@@ -27,7 +25,10 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.triggers.cfbilling"]}
         ],
-        "extra-links": [f"{_PACKAGE}.links.CfBillingDashboardLink"],
+        "extra-links": [
+            f"{_PACKAGE}.links.CfBillingDashboardLink",
+            f"{_PACKAGE}.links.CfBillingInvoiceLink",
+        ],
         "connection-types": [
             {
                 "connection-type": "cfbilling",

@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
 
+class CfBillingInvoiceLink(BaseOperatorLink):
+    """The invoice of the top-up, as PDF. There is none before Cloudflare has shown it."""
+
+    name = "Invoice (PDF)"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address, or nothing where it is not known."""
+        return XCom.get_value(ti_key=ti_key, key="invoice_pdf") or ""
+
+
 class CfBillingDashboardLink(BaseOperatorLink):
     """The account's AI Gateway page, where credits, cards and invoices are."""
 

@@ -34,6 +34,15 @@ def journal_of(context: Context) -> Journal:
     return NoJournal() if store is None else TaskJournal(store)
 
 
+def dag_run_was_due_at(context: Context) -> float | None:
+    """Return when the schedule wanted the Dag run, in Unix seconds; None for one that somebody asked for."""
+    dag_run: Any = context["dag_run"]
+    if dag_run.run_type not in ("scheduled", "backfill"):
+        return None
+    due: Any = getattr(dag_run, "run_after", None) or context["data_interval_end"]
+    return float(due.timestamp())
+
+
 def dag_run_began_at(context: Context) -> float:
     """Return when the Dag run began, in Unix seconds; rather too early than too late."""
     dag_run: Any = context["dag_run"]

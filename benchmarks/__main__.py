@@ -20,6 +20,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cfbilling-bench-") as home:
         for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
             del os.environ[name]
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
         os.environ |= {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "NO_PROXY": "127.0.0.1"}
         return run(options)
 

@@ -7,6 +7,10 @@ class BalanceIsEnough(Exception):  # noqa: N818 (nothing went wrong)
     """The balance guard says no: nothing was charged, and nothing needs to be."""
 
 
+class ComesTooLate(Exception):  # noqa: N818 (nothing went wrong)
+    """The order is older than may be charged: nothing was charged."""
+
+
 class PaymentFailedError(CfBillingError):
     """The top-up's invoice will not be paid any more: it is void or uncollectible."""
 

@@ -1,12 +1,13 @@
 """What is checked before a card is charged. Each check costs at most one request, a budget at most ten."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
 from airflow_provider_cfbilling.api.models import CreditBalance
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.charging.errors import BalanceIsEnough
+from airflow_provider_cfbilling.charging.errors import BalanceIsEnough, ComesTooLate
 from airflow_provider_cfbilling.charging.history import invoices_since
 from airflow_provider_cfbilling.charging.order import BudgetPeriod, TopupOrder
 
@@ -16,10 +17,16 @@ _NOT_CHARGED = ("void", "uncollectible")
 def check_order(client: CfBillingClient, order: TopupOrder) -> None:
     """Refuse a top-up that must not be made, or that Cloudflare would refuse. Nothing is charged here.
 
+    :raises ComesTooLate: it was to be charged earlier.
     :raises BalanceIsEnough: the balance is not below ``only_if_balance_below_cents``.
     :raises CfBillingInvalidRequestError: outside the account's limits, no payment method, over the budget.
     :raises CfBillingError: what is needed to decide could not be read.
     """
+    if order.charge_by is not None and time.time() > order.charge_by:
+        latest = datetime.fromtimestamp(order.charge_by, UTC)
+        raise ComesTooLate(
+            f"This was to be charged until {latest:%Y-%m-%d %H:%M} (UTC). Nothing was charged."
+        )
     if order.only_if_balance_below_cents is not None or order.payment_method_id is None:
         balance = client.get_credit_balance()
         _check_balance(balance, order)

@@ -20,6 +20,7 @@ class TopupOrder:
     :param only_if_balance_below_cents: charge only when the credit balance is lower.
     :param budget_cents: the most that may be charged in ``budget_period``, this top-up included.
     :param budget_period: UTC calendar day, ISO week (from Monday) or calendar month.
+    :param charge_by: after this moment it is not charged any more, in Unix seconds.
     :raises CfBillingInvalidRequestError: naming the parameter that cannot be meant.
     """
 
@@ -28,6 +29,7 @@ class TopupOrder:
     only_if_balance_below_cents: float | None = None
     budget_cents: int | None = None
     budget_period: BudgetPeriod | None = None
+    charge_by: float | None = None
 
     def __post_init__(self) -> None:
         checked_amount_cents(self.amount_cents)

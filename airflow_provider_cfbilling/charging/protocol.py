@@ -32,7 +32,7 @@ from airflow_provider_cfbilling.charging.journal import Intent, Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
 from airflow_provider_cfbilling.charging.progress import Progress, intent_of, topup_of
 from airflow_provider_cfbilling.charging.reconcile import CLOCK_TOLERANCE_SECONDS, Sighting, look_for
-from airflow_provider_cfbilling.charging.settlement import is_settled
+from airflow_provider_cfbilling.charging.settlement import Settlement, settlement_of
 
 # From the moment before an intent is written to the first byte of its charge. A process that was frozen for
 # longer must not send: the next try may have taken over.
@@ -120,8 +120,9 @@ class TopupProtocol:
     def result(self, progress: Progress) -> dict[str, Any]:
         """Return what became of the top-up, without secrets."""
         record = progress.record
+        topup = {name: value for name, value in topup_of(record).items() if name != "invoice_pdf"}
         return {
-            **topup_of(record),
+            **topup,
             "status": "completed" if record.state == "completed" else "pending",
             "amount_cents": intent_of(record).amount_cents,
             "account_id": intent_of(record).account_id,
@@ -293,11 +294,14 @@ class TopupProtocol:
         progress = replace(progress, give_up_at=give_up_at)
         payment_intent_id = topup_of(record)["payment_intent_id"]
         try:
-            settled = is_settled(self._client_of(intent_of(record).account_id), payment_intent_id)
+            settlement = settlement_of(self._client_of(intent_of(record).account_id), payment_intent_id)
         except _PASSING as error:
             self._log.warning("Could not see how the top-up is doing, and will look again: %s", error)
-            settled = False
-        if settled:
+            settlement = Settlement(is_paid=False)
+        if settlement.invoice_pdf:
+            record = replace(record, topup={**topup_of(record), "invoice_pdf": settlement.invoice_pdf})
+            progress = replace(progress, record=record)
+        if settlement.is_paid:
             self._log.info("Top-up %s is completed: the credits are there.", payment_intent_id)
             record = replace(record, state="completed")
             self._note(record)

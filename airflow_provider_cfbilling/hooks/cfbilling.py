@@ -38,7 +38,12 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.money import dollars
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
-from airflow_provider_cfbilling.charging.errors import BalanceIsEnough, NeedsAPersonError, PaymentFailedError
+from airflow_provider_cfbilling.charging.errors import (
+    BalanceIsEnough,
+    ComesTooLate,
+    NeedsAPersonError,
+    PaymentFailedError,
+)
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
@@ -74,7 +79,8 @@ class CfBillingHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the connection form for Airflow before 3.2; later ones read it from the provider info."""
-        (connection_type,) = get_provider_info()["connection-types"]
+        info: dict[str, Any] = get_provider_info()
+        (connection_type,) = info["connection-types"]
         form: dict[str, Any] = connection_type["ui-field-behaviour"]
         return {**form, "hidden_fields": form["hidden-fields"]}
 
@@ -230,6 +236,11 @@ def airflow_errors() -> Iterator[None]:
         yield
     except BalanceIsEnough as reason:
         raise AirflowSkipException(str(reason)) from None
+    except ComesTooLate as reason:
+        raise AirflowSkipException(
+            f"{reason} A Dag run of catch-up or backfill is not charged for where it comes more than "
+            "max_run_age seconds after its time; with max_run_age=None it is."
+        ) from None
     except (
         NeedsAPersonError,
         PaymentFailedError,

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.base import WithHook, check_seconds, number_if_rendered
-from airflow_provider_cfbilling.links import CfBillingDashboardLink
+from airflow_provider_cfbilling.links import CfBillingDashboardLink, CfBillingInvoiceLink
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -60,6 +60,9 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
     :param budget_cents: the most that may be charged in one ``budget_period``, by automatic and manual
         top-ups together, this one included. The task fails without charging where it would be exceeded.
     :param budget_period: ``day``, ``week`` (from Monday) or ``month``, in UTC.
+    :param max_run_age: a Dag run of the schedule or of a backfill is skipped, and not charged for, where it
+        comes more than so many seconds after its time: catch-up must not charge for every period that was
+        missed. None: it is charged for, however late it comes.
     :param dry_run: check everything, charge nothing.
     :param deferrable: wait in the triggerer, without a worker.
     :param unknown_outcome_window: seconds that a charge whose answer was lost is looked for before it counts
@@ -76,7 +79,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
     )
     # Plain: Airflow's "json" renderer shows nothing where a number stands.
     template_fields_renderers: ClassVar[dict[str, str]] = {}
-    operator_extra_links = (CfBillingDashboardLink(),)
+    operator_extra_links = (CfBillingDashboardLink(), CfBillingInvoiceLink())
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         only_if_balance_below_cents: float | str | None = None,
         budget_cents: int | str | None = None,
         budget_period: Literal["day", "week", "month"] | None = None,
+        max_run_age: float | None = 86_400,
         dry_run: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         unknown_outcome_window: float = 600,
@@ -103,6 +107,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         self.only_if_balance_below_cents = only_if_balance_below_cents
         self.budget_cents = budget_cents
         self.budget_period = budget_period
+        self.max_run_age = None if max_run_age is None else check_seconds("max_run_age", max_run_age)
         self.charges_nothing = dry_run  # BaseOperator has a method named dry_run
         self.deferrable = deferrable
         self.unknown_outcome_window = check_seconds("unknown_outcome_window", unknown_outcome_window)
@@ -115,7 +120,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         with airflow_errors():
             account_id = self.hook.get_conn().account_id
             context["ti"].xcom_push(key="account_id", value=account_id)  # for the link, whatever happens
-            order = self._order()
+            order = self._order(context)
             if self.charges_nothing:
                 return self._only_check(order, account_id)
             protocol = self._protocol(context, order)
@@ -131,7 +136,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         match event:
             case {"status": "look", "progress": dict(progress)}:
                 with airflow_errors():
-                    protocol = self._protocol(context, self._order())
+                    protocol = self._protocol(context, self._order(context))
                     return self._finish(context, protocol, Progress.from_json(progress))
         raise AirflowException(f"The trigger sent an event that is not known: {event!r:.200}")
 
@@ -139,11 +144,11 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         """Take step after step until there is nothing left to do."""
         from airflow_provider_cfbilling.charging.progress import pause
 
-        self._push_id(context, progress)
+        self._show(context, progress)
         while not protocol.is_done(progress):
             earlier, progress = progress, protocol.advance(progress)
             if progress.record.topup != earlier.record.topup:
-                self._push_id(context, progress)
+                self._show(context, progress)
             if progress.idle:
                 if self.deferrable:
                     self._defer(progress)
@@ -151,10 +156,11 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         Stats.incr(f"cfbilling.topup.{progress.outcome}")
         return protocol.result(progress)
 
-    def _push_id(self, context: Context, progress: Progress) -> None:
-        """Let the id be seen while the task still waits."""
-        if progress.record.topup:
-            context["ti"].xcom_push(key="payment_intent_id", value=progress.record.topup["payment_intent_id"])
+    def _show(self, context: Context, progress: Progress) -> None:
+        """Let the id and the invoice be seen while the task still waits."""
+        for key in ("payment_intent_id", "invoice_pdf"):
+            if value := (progress.record.topup or {}).get(key):
+                context["ti"].xcom_push(key=key, value=value)
 
     def _defer(self, progress: Progress) -> NoReturn:
         """Leave the looking to the triggerer. Whatever it sees, this task looks again and decides."""
@@ -170,15 +176,18 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
             method_name="execute_complete",
         )
 
-    def _order(self) -> TopupOrder:
+    def _order(self, context: Context) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
+        from airflow_provider_cfbilling.task_journal import dag_run_was_due_at
 
+        due_at = dag_run_was_due_at(context)
         return TopupOrder(
             amount_cents=number_if_rendered(self.amount_cents),
             payment_method_id=self.payment_method_id,
             only_if_balance_below_cents=number_if_rendered(self.only_if_balance_below_cents),
             budget_cents=number_if_rendered(self.budget_cents),
             budget_period=self.budget_period,
+            charge_by=due_at + self.max_run_age if due_at and self.max_run_age else None,
         )
 
     def _protocol(self, context: Context, order: TopupOrder) -> TopupProtocol:

@@ -44,10 +44,26 @@ class Database:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(query), values)]
 
+    def tables_with(self, text: str) -> list[str]:
+        """Return the tables that hold a text in any row."""
+        names = sqlalchemy.inspect(self._engine).get_table_names()
+        return [
+            name
+            for name in names
+            if any(text in _readable(row) for row in self.rows(f'SELECT * FROM "{name}"'))
+        ]
+
     def drop(self) -> None:
         self._engine.dispose()
         if postgres_is_here():
             _administer(f'DROP DATABASE "{self._name}" WITH (FORCE)')
+
+
+def _readable(row: tuple[Any, ...]) -> str:
+    values = (bytes(value) if isinstance(value, memoryview) else value for value in row)
+    return " ".join(
+        value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values
+    )
 
 
 def _administer(statement: str) -> None:

@@ -14,6 +14,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -190,6 +191,16 @@ class Airflow:
         else:
             self._command_line.run("dags", "trigger", "--run-id", "run", dag_id)
 
+    def places_of(self, text: str) -> list[str]:
+        """Return the tables of the metadata database and the files, logs among them, that hold a text."""
+        files = [path for path in self.home.rglob("*") if path.is_file()]
+        holding = [path for path in files if text.encode() in path.read_bytes()]
+        return [*self._database.tables_with(text), *(str(path.relative_to(self.home)) for path in holding)]
+
+    def connect(self, conn_id: str, uri: str) -> None:
+        """Keep a connection in the metadata database, as somebody does in the UI."""
+        self._command_line.run("connections", "add", conn_id, "--conn-uri", uri)
+
     def clear(self, dag_id: str) -> None:
         """Do what a user does who wants the task to be run again."""
         if HAS_API_SERVER:
@@ -197,6 +208,16 @@ class Airflow:
             self._api("POST", f"dags/{dag_id}/clearTaskInstances", body)
         else:
             self._command_line.run("tasks", "clear", "--yes", dag_id)
+
+    def backfill(self, dag_id: str, begin: date, end: date) -> None:
+        """Run a Dag for each day of a period, as somebody does who wants to fill a gap."""
+        days = begin.isoformat(), end.isoformat()
+        if HAS_API_SERVER:
+            self._command_line.run(
+                *("backfill", "create", "--dag-id", dag_id, "--from-date", days[0], "--to-date", days[1])
+            )
+        else:
+            self._command_line.run("dags", "backfill", dag_id, "-s", days[0], "-e", days[1])
 
     def mark_failed(self, dag_id: str) -> None:
         """Do what a user does who has lost patience."""
@@ -209,6 +230,12 @@ class Airflow:
     def run_states(self, dag_id: str) -> list[str]:
         """Return the states of a Dag's runs, oldest first."""
         query = "SELECT state FROM dag_run WHERE dag_id = :dag_id ORDER BY id"
+        return [str(state) for (state,) in self._database.rows(query, dag_id=dag_id)]
+
+    def task_states(self, dag_id: str) -> list[str]:
+        """Return the states of a Dag's task in its runs, oldest first."""
+        query = "SELECT ti.state FROM task_instance ti JOIN dag_run dr USING (dag_id, run_id) "
+        query += "WHERE dag_id = :dag_id ORDER BY dr.id"
         return [str(state) for (state,) in self._database.rows(query, dag_id=dag_id)]
 
     def task(self, dag_id: str) -> Task:

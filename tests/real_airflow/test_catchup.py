@@ -1,0 +1,77 @@
+"""Catch-up and backfill do not charge a card for each period that was missed, unless they are asked to."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.real_airflow.database import postgres_is_here
+from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
+
+pytestmark = [
+    pytest.mark.real_airflow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
+    pytest.mark.skipif(
+        not HAS_API_SERVER and not postgres_is_here(),
+        reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
+    ),
+]
+
+TIMEOUT = 120.0
+TODAY = datetime.now(UTC).date()
+DAYS = 4
+DAGS = """
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
+
+
+def dag(name, start, catchup=True, **options):
+    with DAG(name, schedule="@daily", start_date=start, catchup=catchup, max_active_runs=3):
+        CfBillingCreateTopupOperator(
+            task_id="topup", cfbilling_conn_id=name, amount_cents=2500, poll_interval=0.5, **options
+        )
+
+
+days_ago = datetime({start}, tzinfo=UTC)
+dag("caught_up", days_ago)
+dag("asked_for", days_ago, max_run_age=None)
+dag("filled", datetime(2020, 1, 1, tzinfo=UTC), catchup=False)
+"""
+NAMES = ["caught_up", "asked_for", "filled"]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_missed_periods_are_charged_for_only_where_that_was_asked_for(stack: ExitStack) -> None:
+    sandboxes = {name: stack.enter_context(Sandbox(settle_seconds=0.2)) for name in NAMES}
+    start = TODAY - timedelta(days=DAYS)
+    dags = DAGS.format(start=f"{start.year}, {start.month}, {start.day}")
+    environment = {f"AIRFLOW_CONN_{name.upper()}": sandboxes[name].connection_uri() for name in NAMES}
+    airflow = stack.enter_context(Airflow(dags, NAMES, environment))
+
+    def all_runs_have_succeeded(name: str) -> bool:
+        states = airflow.run_states(name)
+        return len(states) >= DAYS and set(states) == {"success"}
+
+    for name in ("caught_up", "asked_for"):
+        airflow.wait_until(f"{name} is up to date", lambda name=name: all_runs_have_succeeded(name), TIMEOUT)
+    assert airflow.task_states("caught_up")[-1] == "success"
+    assert set(airflow.task_states("caught_up")[:-1]) == {"skipped"}
+    assert len(sandboxes["caught_up"].charges()) == 1
+    assert set(airflow.task_states("asked_for")) == {"success"}
+    assert len(sandboxes["asked_for"].charges()) == len(airflow.run_states("asked_for"))
+
+    airflow.backfill("filled", TODAY - timedelta(days=30), TODAY - timedelta(days=27))
+    airflow.wait_until("the gap is filled", lambda: all_runs_have_succeeded("filled"), TIMEOUT)
+    assert set(airflow.task_states("filled")) == {"skipped"}
+    assert sandboxes["filled"].charges() == []
