@@ -38,22 +38,25 @@ def dag(name):
     return DAG(name, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC))
 
 
-topup = dict(task_id="topup", amount_cents=2500, poll_interval=0.5, unknown_outcome_window=12)
+# Amounts that cannot be taken for each other.
+topup = dict(task_id="topup", poll_interval=0.5, unknown_outcome_window=12)
 again = dict(retries=2, retry_delay=timedelta(seconds=1))
 with dag("answer_lost"):
-    CfBillingCreateTopupOperator(cfbilling_conn_id="good", **topup, **again)
+    CfBillingCreateTopupOperator(cfbilling_conn_id="good", amount_cents=1000, **topup, **again)
 with dag("deferred"):
-    CfBillingCreateTopupOperator(cfbilling_conn_id="good", deferrable=True, **topup, **again)
+    CfBillingCreateTopupOperator(
+        cfbilling_conn_id="good", amount_cents=2500, deferrable=True, **topup, **again
+    )
 with dag("refused"):
-    CfBillingCreateTopupOperator(cfbilling_conn_id="wrong", **topup, **again)
+    CfBillingCreateTopupOperator(cfbilling_conn_id="wrong", amount_cents=2500, **topup, **again)
 with dag("global_key"):
-    CfBillingCreateTopupOperator(cfbilling_conn_id="global_key", **topup, **again)
+    CfBillingCreateTopupOperator(cfbilling_conn_id="global_key", amount_cents=5000, **topup, **again)
 with dag("waits"):
     CfBillingCreditBalanceSensor(
         task_id="topup", cfbilling_conn_id="good", below_cents=900_000, start_from_trigger=True
     )
 with dag("malformed"):
-    CfBillingCreateTopupOperator(cfbilling_conn_id="malformed", **topup)
+    CfBillingCreateTopupOperator(cfbilling_conn_id="malformed", amount_cents=2500, **topup)
 """
 ENDS = {
     "answer_lost": "success",
@@ -78,7 +81,7 @@ def test_no_secret_is_left_in_logs_or_database(sandbox: Sandbox, stack: ExitStac
     connections = {
         "good": good,
         "wrong": sandbox.connection_uri(token=WRONG_TOKEN),
-        "global_key": f"cfbilling://{sandbox.account_id}:{GLOBAL_API_KEY}@{host}?email={quote(GLOBAL_EMAIL)}",
+        "global_key": f"cfbilling://{sandbox.account_id}:{GLOBAL_API_KEY}@{host}?email={quote(GLOBAL_EMAIL)}&read_timeout=5",
         "malformed": f"cfbilling://not-an-account:{TOKEN}@{host}",
     }
     airflow = stack.enter_context(Airflow(DAGS, ENDS, {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}))
