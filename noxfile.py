@@ -86,14 +86,29 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    with tempfile.TemporaryDirectory() as dist:
-        session.run("python", "-m", "build", "--installer", "uv", "--outdir", dist, silent=True)
-        built = [str(path) for path in Path(dist).iterdir()]
-        session.run("twine", "check", "--strict", *built)
-        look_into(session, next(path for path in built if path.endswith(".whl")))
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        built = build(session, first)
+        session.run("twine", "check", "--strict", *map(str, built))
+        look_into(session, next(path for path in built if path.suffix == ".whl"))
+        again = build(session, second)
+        if [path.read_bytes() for path in built] != [path.read_bytes() for path in again]:
+            session.error("two builds of the same tree differ")
+        session.log("Wheel and sdist are the same, byte for byte, when they are built again.")
 
 
-def look_into(session: nox.Session, wheel: str) -> None:
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Build wheel and sdist into dist/."""
+    install(session, NEWEST, "-e", ".[dev]")
+    build(session, "dist")
+
+
+def build(session: nox.Session, folder: str) -> list[Path]:
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", folder, silent=True)
+    return sorted(Path(folder).iterdir())
+
+
+def look_into(session: nox.Session, wheel: Path) -> None:
     """Fail unless the wheel holds the package, all of it, and nothing else."""
     expected = {
         str(path)
@@ -103,7 +118,7 @@ def look_into(session: nox.Session, wheel: str) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     if packed != expected:
         session.error(f"the wheel lacks {expected - packed} and has too much: {packed - expected}")
-    session.log(f"{Path(wheel).name} holds {len(packed)} files: the package and nothing else.")
+    session.log(f"{wheel.name} holds {len(packed)} files: the package and nothing else.")
 
 
 @nox.session

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_cfbilling.api.settings import Settings
 
 # How many looks in a row may fail before the task is told. They come ever more slowly, so that whatever the
-# interval, Cloudflare may be away for six minutes.
+# interval, Cloudflare may be away for five minutes.
 MAX_FAILURES = 10
 _LONGEST_BACKOFF_SECONDS = 60.0
 _LEAST_PAUSE_SECONDS = 0.05
