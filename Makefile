@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo test test-matrix faults bench check dist footprint pins clean
+.PHONY: help demo test test-matrix faults bench check docs dist footprint pins clean
 
 help:
 	@echo "make demo         run the weekly top-up in the sandbox, with real Airflow"
@@ -17,6 +17,7 @@ help:
 	@echo "make faults       let top-ups fail, die and freeze in every way (ARGS=--help: what can be chosen)"
 	@echo "make bench        measure what it costs, beside its peers (ARGS=--help: what can be chosen)"
 	@echo "make check        lint, types, and what the built package holds"
+	@echo "make docs         build the documentation into build/docs"
 	@echo "make dist         build wheel and sdist into dist/"
 	@echo "make footprint    show that the package adds no other package to Airflow"
 	@echo "make pins         renew constraints/"
@@ -38,6 +39,9 @@ bench: $(NOX)
 
 check: $(NOX)
 	@$(NOX) --session check
+
+docs: $(NOX)
+	@$(NOX) --session docs
 
 dist: $(NOX)
 	@$(NOX) --session dist

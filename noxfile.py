@@ -26,6 +26,8 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
 
+DOCS_PINS = "constraints/docs.txt"
+
 # Airflow has a thousand modules; without their compiled form each start takes seconds longer.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -94,6 +96,14 @@ def check(session: nox.Session) -> None:
         if [path.read_bytes() for path in built] != [path.read_bytes() for path in again]:
             session.error("two builds of the same tree differ")
         session.log("Wheel and sdist are the same, byte for byte, when they are built again.")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs; a warning fails it."""
+    session.install("--quiet", "--constraint", DOCS_PINS, "mkdocs-material", "mkdocstrings[python]")
+    session.run("mkdocs", "build", "--quiet", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.log("Open build/docs/index.html.")
 
 
 @nox.session
@@ -168,3 +178,5 @@ def renew_pins(session: nox.Session) -> None:
                 extras = ("--extra", "dev", *(("--extra", "bench") if airflow == NEWEST else ()))
                 lines |= compiled(python, "--constraint", str(pinned), *extras, "pyproject.toml")
             Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")
+        wanted.write_text("mkdocs-material\nmkdocstrings[python]")
+        Path(DOCS_PINS).write_text("\n".join(sorted(compiled(PYTHONS[0]))) + "\n")

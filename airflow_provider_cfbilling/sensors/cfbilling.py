@@ -131,15 +131,12 @@ class CfBillingBaseSensor(WithHook, BaseSensorOperator):
 class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
     """Wait until the account's automatic top-up is broken, and return its configuration.
 
-    Broken is: the last automatic charge failed, or Cloudflare has switched the automatic top-up off.
+    Broken is: the last automatic charge failed, or Cloudflare has switched the automatic top-up off. Further
+    parameters: :class:`CfBillingBaseSensor`.
 
     :param wait_for: ``error``, or ``cleared`` to wait until it is not broken any more.
     :param since: ignore failures older than this, a datetime with a time zone or its ISO 8601 text. A
         failure without a date counts.
-    :param deferrable: wait in the triggerer, without a worker.
-    :param start_from_trigger: use no worker at all, see :class:`CfBillingBaseSensor`.
-    :param cfbilling_conn_id: the Airflow connection.
-    :param account_id: the account to use in place of the connection's, 32 hex digits.
     """
 
     template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "since")
@@ -174,12 +171,10 @@ class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
 class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
     """Wait until the credit balance is below a line, or has come up to one, and return the balance.
 
+    Further parameters: :class:`CfBillingBaseSensor`.
+
     :param below_cents: wait until the balance is lower than this: 2000 is $20.00.
     :param at_least_cents: wait until the balance is this or more. Give one of the two.
-    :param deferrable: wait in the triggerer, without a worker.
-    :param start_from_trigger: use no worker at all, see :class:`CfBillingBaseSensor`.
-    :param cfbilling_conn_id: the Airflow connection.
-    :param account_id: the account to use in place of the connection's, 32 hex digits.
     """
 
     template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "below_cents", "at_least_cents")
@@ -215,12 +210,9 @@ class CfBillingTopupCompletedSensor(CfBillingBaseSensor):
     """Wait until a top-up is paid and its credits are there.
 
     Fails without a retry where the payment has failed for good. Needs the permission "AI Gateway Write".
+    Further parameters: :class:`CfBillingBaseSensor`.
 
     :param payment_intent_id: the top-up, as ``CfBillingCreateTopupOperator`` returns it.
-    :param deferrable: wait in the triggerer, without a worker.
-    :param start_from_trigger: use no worker at all, see :class:`CfBillingBaseSensor`.
-    :param cfbilling_conn_id: the Airflow connection.
-    :param account_id: the account to use in place of the connection's, 32 hex digits.
     """
 
     template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "payment_intent_id")
