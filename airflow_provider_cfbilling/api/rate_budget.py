@@ -89,8 +89,11 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
-    at, now = http_date(value), http_date(headers.get("Date", "")) or datetime.now(UTC)
-    return max(0.0, (at - now).total_seconds()) if at else None
+    at = http_date(value)
+    if at is None:
+        return None
+    now = http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (at - now).total_seconds())
 
 
 def http_date(value: str) -> datetime | None:
