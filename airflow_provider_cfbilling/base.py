@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cfbilling.api.money import is_number_above_0
 
 if TYPE_CHECKING:
     from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
@@ -31,7 +32,7 @@ class WithHook:
 
 def check_seconds(name: str, value: float) -> float:
     """Return ``value`` if it is a number of seconds above 0, or raise :class:`ValueError`."""
-    if not _is_above_0(value):
+    if not is_number_above_0(value):
         raise ValueError(f"{name} must be a number of seconds above 0; got {value!r}.")
     return value
 
@@ -42,7 +43,7 @@ def checked_cents(name: str, value: Any) -> float:
         cents: Any = float(value) if isinstance(value, str) else value
     except ValueError:
         cents = None
-    if not _is_above_0(cents):
+    if not is_number_above_0(cents):
         raise ValueError(f"{name} must be a number of cents above 0 (1000 is $10.00); got {value!r:.60}.")
     return float(cents)
 
@@ -64,8 +65,3 @@ def checked_moment(name: str, value: datetime | str) -> datetime:
 def number_if_rendered(value: Any) -> Any:
     """Return the whole number that a template rendered as text; anything else as it is."""
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-
-
-def _is_above_0(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0

@@ -15,10 +15,10 @@ from email.utils import parsedate_to_datetime
 
 # Those who wait take at most half of what Cloudflare allows, two requests a second, and leave as much to
 # those who act.
-WAITING_SPACING_SECONDS = 0.5
+_WAITING_SPACING_SECONDS = 0.5
 _LEFT_TO_OTHERS_PER_SECOND = 2.0
 # After a quiet time 20 looks may come at once; fewer where little is left.
-_WAITING_BURST_SECONDS = 20 * WAITING_SPACING_SECONDS
+_WAITING_BURST_SECONDS = 20 * _WAITING_SPACING_SECONDS
 
 # One item of `Ratelimit: "default";r=<requests left>;t=<seconds until they are renewed>`.
 _LEFT = re.compile(r";\s*r=(\d{1,9})\s*;\s*t=(\d{1,6})\b")
@@ -31,7 +31,7 @@ class RateBudget:
         # all in monotonic seconds
         self._resume_at = 0.0
         self._next_turn_at = 0.0
-        self._spacing = WAITING_SPACING_SECONDS
+        self._spacing = _WAITING_SPACING_SECONDS
         self._spacing_ends_at = 0.0
         self._lock = threading.Lock()
 
@@ -47,7 +47,7 @@ class RateBudget:
         """
         with self._lock:
             now = time.monotonic()
-            spacing = self._spacing if now < self._spacing_ends_at else WAITING_SPACING_SECONDS
+            spacing = self._spacing if now < self._spacing_ends_at else _WAITING_SPACING_SECONDS
             self._next_turn_at = max(self._next_turn_at, now) + spacing
             return max(0.0, self._next_turn_at - _WAITING_BURST_SECONDS - now, self._resume_at - now)
 
@@ -69,7 +69,7 @@ class RateBudget:
         """Spread what is ``left`` over the ``seconds`` until it is renewed, but for the others' part."""
         spare = left - _LEFT_TO_OTHERS_PER_SECOND * seconds
         with self._lock:
-            self._spacing = max(WAITING_SPACING_SECONDS, seconds / spare) if spare > 0 else seconds
+            self._spacing = max(_WAITING_SPACING_SECONDS, seconds / spare) if spare > 0 else seconds
             self._spacing_ends_at = time.monotonic() + seconds
 
 

@@ -48,7 +48,6 @@ class Record:
     :param first_intent: the first one: a charge that comes to light late is younger than this.
     :param posts: how often a charge was sent, or is about to be.
     :param topup: what Cloudflare said of the top-up it accepted: id, card.
-    :param outcome: how it came about: ``charged`` or ``adopted``.
     """
 
     state: State
@@ -56,7 +55,6 @@ class Record:
     first_intent: Intent | None = None
     posts: int = 0
     topup: dict[str, Any] | None = None
-    outcome: str | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:

@@ -1,11 +1,11 @@
 """What somebody asks to be charged, checked."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from airflow_provider_cfbilling.api.client import checked_amount_cents, checked_id
 from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
+from airflow_provider_cfbilling.api.money import is_number_above_0
 
 BudgetPeriod = Literal["day", "week", "month"]
 BUDGET_PERIODS: tuple[BudgetPeriod, ...] = ("day", "week", "month")
@@ -48,14 +48,7 @@ class TopupOrder:
 
 
 def _check_positive_cents(name: str, cents: float | None) -> None:
-    if cents is None:
-        return
-    if (
-        isinstance(cents, bool)
-        or not isinstance(cents, int | float)
-        or not math.isfinite(cents)
-        or cents <= 0
-    ):
+    if cents is not None and not is_number_above_0(cents):
         raise CfBillingInvalidRequestError(
             f"{name} must be a number of cents above 0 (1000 is $10.00); got {cents!r:.60}."
         )

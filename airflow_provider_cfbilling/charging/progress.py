@@ -51,18 +51,12 @@ def pause(progress: Progress, poll_interval: float) -> float:
     return min([poll_interval, *(max(least, end - time.time()) for end in ends)])
 
 
-def has_news(client: CfBillingClient, progress: Progress) -> bool:
-    """Tell whether the next step would now do more than wait. Reads only.
-
-    :param client: of the account that :func:`account_of` names.
-    :raises CfBillingError: it could not be seen, or the payment has failed.
-    """
-    ask, *arguments = question(progress)
-    return ask(client, *arguments) or is_given_up(progress)
-
-
 def question(progress: Progress) -> tuple[Callable[..., bool], *tuple[Hashable, ...]]:
-    """Return what to ask to see news: a function that takes a client, and its further arguments."""
+    """Return what tells whether the next step would now do more than wait, deadlines aside.
+
+    A function that reads with a client of the account that :func:`account_of` names, and its further
+    arguments. It raises a ``CfBillingError`` where it could not see, or the payment has failed.
+    """
     if progress.record.state == "submitted":
         return is_settled, topup_of(progress.record)["payment_intent_id"]
     return _can_go_on, progress

@@ -254,9 +254,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
         """Return where to remember, and what was fired for last. Both None: nowhere."""
         try:
             return store, await store.aget(self._memory_key, default="")
-        except (
-            ValueError
-        ) as error:  # several assets share this trigger, and Airflow cannot tell which is meant
+        except ValueError as error:  # several assets share this trigger: which is meant cannot be told
             self.log.warning("What has been fired for cannot be remembered: %s", error)
             return None, None
 

@@ -14,7 +14,7 @@ from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
-from airflow_provider_cfbilling.charging.progress import Progress, account_of, has_news, pause
+from airflow_provider_cfbilling.charging.progress import Progress, account_of, is_given_up, pause, question
 from airflow_provider_cfbilling.charging.protocol import TopupProtocol
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.charging.virtual import VirtualTime
@@ -23,6 +23,12 @@ from tests.raw_servers import client_of
 AMOUNT_CENTS = 2500
 ANOTHER_ACCOUNT = "f" * 32
 MOST_LOOKS = 150
+
+
+def has_news(client: CfBillingClient, progress: Progress) -> bool:
+    """Tell what the trigger looks for: whether the next step would now do more than wait."""
+    ask, *arguments = question(progress)
+    return ask(client, *arguments) or is_given_up(progress)
 
 
 class KeptJournal:

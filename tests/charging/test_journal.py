@@ -31,7 +31,6 @@ records = st.builds(
     first_intent=st.none() | intents,
     posts=st.integers(0),
     topup=st.none() | topups,
-    outcome=st.none() | st.sampled_from(["charged", "adopted"]),
 )
 progresses = st.builds(
     Progress,

@@ -28,9 +28,10 @@ from airflow_provider_cfbilling.charging import protocol as protocol_module
 from airflow_provider_cfbilling.charging.errors import NeedsAPersonError
 from airflow_provider_cfbilling.charging.journal import Journal
 from airflow_provider_cfbilling.charging.order import TopupOrder
-from airflow_provider_cfbilling.charging.progress import Progress, has_news, pause
+from airflow_provider_cfbilling.charging.progress import Progress, pause
 from airflow_provider_cfbilling.charging.protocol import TopupProtocol
 from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.charging.sandboxed import has_news
 from tests.charging.virtual import (
     Killed,
     MemoryCloudflare,

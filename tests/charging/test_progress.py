@@ -13,13 +13,12 @@ from airflow_provider_cfbilling.charging.journal import Intent, Record
 from airflow_provider_cfbilling.charging.progress import (
     Progress,
     account_of,
-    has_news,
     intent_of,
     pause,
     topup_of,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.charging.sandboxed import Task, task_in
+from tests.charging.sandboxed import Task, has_news, task_in
 
 
 def looking(sandbox: Sandbox, window_ends_in: float = 600.0) -> Progress:

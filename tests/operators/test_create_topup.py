@@ -52,6 +52,17 @@ def test_id_is_pushed_before_the_wait(sandbox: Sandbox, dag_folder: DagFolder) -
     assert run.xcoms["task", "payment_intent_id"] == charge.invoice_id
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_invoice_is_pushed_once_it_was_seen(
+    sandbox: Sandbox, dag_folder: DagFolder, deferrable: bool
+) -> None:
+    sandbox.configure(settle_seconds=1.5)
+    run = top_up(dag_folder, deferrable=deferrable)
+    (charge,) = sandbox.charges()
+    assert run.xcoms["task", "invoice_pdf"] == f"https://invoices.example.com/{charge.invoice_id}.pdf"
+    assert "invoice_pdf" not in run.result()
+
+
 def test_without_waiting_the_top_up_is_reported_as_pending(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     run = top_up(dag_folder, wait_for_completion=False)
     assert (run.result()["status"], run.result()["outcome"]) == ("pending", "charged")

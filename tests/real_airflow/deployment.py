@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+import pytest
 import requests
 
 from tests.real_airflow import processes
@@ -41,6 +42,19 @@ HEARTBEAT_TIMEOUT = 15
 _START_TIMEOUT = 90.0
 _COMMAND_TIMEOUT = 60.0
 _LOOK_EVERY = 0.1
+
+
+def an_airflow_can_run_here(seconds: float) -> list[pytest.MarkDecorator]:
+    """Return the marks of tests that start a whole Airflow, and may take so long each."""
+    return [
+        pytest.mark.real_airflow,
+        pytest.mark.timeout(seconds),
+        pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
+        pytest.mark.skipif(
+            not HAS_API_SERVER and not postgres_is_here(),
+            reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
+        ),
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,12 @@
 """Catch-up and backfill do not charge a card for each period that was missed, unless they are asked to."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.real_airflow.database import postgres_is_here
-from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
+from tests.real_airflow.deployment import Airflow, an_airflow_can_run_here
 
-pytestmark = [
-    pytest.mark.real_airflow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
-    pytest.mark.skipif(
-        not HAS_API_SERVER and not postgres_is_here(),
-        reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
-    ),
-]
+pytestmark = an_airflow_can_run_here(seconds=300)
 
 TIMEOUT = 120.0
 TODAY = datetime.now(UTC).date()
@@ -44,12 +31,6 @@ dag("asked_for", days_ago, max_run_age=None)
 dag("filled", datetime(2020, 1, 1, tzinfo=UTC), catchup=False)
 """
 NAMES = ["caught_up", "asked_for", "filled"]
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def test_missed_periods_are_charged_for_only_where_that_was_asked_for(stack: ExitStack) -> None:

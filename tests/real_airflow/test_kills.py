@@ -7,24 +7,14 @@ looked at in every story's end.
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.real_airflow import processes
-from tests.real_airflow.database import postgres_is_here
-from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE
+from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, an_airflow_can_run_here
 from tests.real_airflow.topups import START_TIMEOUT, Setup, SideBySide, TopUp
 
-pytestmark = [
-    pytest.mark.real_airflow,
-    pytest.mark.timeout(480),
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
-    pytest.mark.skipif(
-        not HAS_API_SERVER and not postgres_is_here(),
-        reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
-    ),
-]
+pytestmark = an_airflow_can_run_here(seconds=480)
 
 # How a try ends that finds out what an earlier one has done. Where nothing of a task survives its try, there
 # is only the history to find it in; and there an orphan can end the task itself, and Airflow kills tries of

@@ -1,26 +1,13 @@
 """After top-ups that went wrong in many ways, with the most talkative logs, no secret is found anywhere."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from urllib.parse import quote
-
-import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.access import GLOBAL_API_KEY, GLOBAL_EMAIL
-from tests.real_airflow.database import postgres_is_here
-from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
+from tests.real_airflow.deployment import Airflow, an_airflow_can_run_here
 
-pytestmark = [
-    pytest.mark.real_airflow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
-    pytest.mark.skipif(
-        not HAS_API_SERVER and not postgres_is_here(),
-        reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
-    ),
-]
+pytestmark = an_airflow_can_run_here(seconds=300)
 
 TIMEOUT = 120.0
 TOKEN, WRONG_TOKEN = "planted-api-token-5f0c", "planted-wrong-token-91ab"
@@ -66,12 +53,6 @@ ENDS = {
     "waits": "success",
     "malformed": "failed",
 }
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def test_no_secret_is_left_in_logs_or_database(sandbox: Sandbox, stack: ExitStack) -> None:

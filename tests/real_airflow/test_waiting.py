@@ -10,18 +10,14 @@ import pytest
 
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.real_airflow.database import postgres_is_here
-from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, Airflow
+from tests.real_airflow.deployment import (
+    HAS_API_SERVER,
+    HAS_TASK_STATE_STORE,
+    Airflow,
+    an_airflow_can_run_here,
+)
 
-pytestmark = [
-    pytest.mark.real_airflow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc"),
-    pytest.mark.skipif(
-        not HAS_API_SERVER and not postgres_is_here(),
-        reason="no PostgreSQL is here, and this Airflow's LocalExecutor refuses SQLite",
-    ),
-]
+pytestmark = an_airflow_can_run_here(seconds=300)
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 TIMEOUT = 90.0
@@ -73,12 +69,6 @@ def result(airflow: Airflow, dag_id: str) -> Any:
     """Return what a wait that ended in the triggerer left. Airflow 3 keeps it as JSON in JSON."""
     value = airflow.xcoms(dag_id)["return_value"]
     return json.loads(value) if isinstance(value, str) else value
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def test_waits_end_well_while_every_worker_is_taken(
