@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo test test-matrix faults bench check docs dist footprint pins clean
+.PHONY: help demo test test-matrix faults bench check docs screenshots dist footprint pins clean
 
 help:
 	@echo "make demo         run the weekly top-up in the sandbox, with real Airflow"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench        measure what it costs, beside its peers (ARGS=--help: what can be chosen)"
 	@echo "make check        lint, types, and what the built package holds"
 	@echo "make docs         build the documentation into build/docs"
+	@echo "make screenshots  take the documentation's pictures anew (needs Chromium)"
 	@echo "make dist         build wheel and sdist into dist/"
 	@echo "make footprint    show that the package adds no other package to Airflow"
 	@echo "make pins         renew constraints/"
@@ -39,6 +40,9 @@ bench: $(NOX)
 
 check: $(NOX)
 	@$(NOX) --session check
+
+screenshots: $(NOX)
+	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- tests/real_airflow/test_browser.py
 
 docs: $(NOX)
 	@$(NOX) --session docs

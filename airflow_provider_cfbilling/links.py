@@ -1,4 +1,4 @@
-"""Links from a task to the Cloudflare dashboard."""
+"""Links from a task to the Cloudflare dashboard and to its invoice. To show them asks nobody for anything."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
 
-class CfBillingInvoiceLink(BaseOperatorLink):
-    """The invoice of the top-up, as PDF. There is none before Cloudflare has shown it."""
+class CfBillingLink(BaseOperatorLink):
+    """An address that the task has pushed as the XCom ``xcom_key``.
 
-    name = "Invoice (PDF)"
+    Airflow 3 reads a link from the XCom of this key. So it is there from the push on, not only when the task
+    has ended.
+    """
+
+    xcom_key: str
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or nothing where it is not known."""
-        return XCom.get_value(ti_key=ti_key, key="invoice_pdf") or ""
+        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 
-class CfBillingDashboardLink(BaseOperatorLink):
+class CfBillingDashboardLink(CfBillingLink):
     """The account's AI Gateway page, where credits, cards and invoices are."""
 
     name = "Cloudflare dashboard"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address, or nothing where the task has not come to know its account."""
-        account_id = XCom.get_value(ti_key=ti_key, key="account_id")
-        return self.url(account_id) if account_id else ""
+    xcom_key = "dashboard_url"
 
     @staticmethod
     def url(account_id: str) -> str:
         """Return the address for an account."""
         return f"https://dash.cloudflare.com/{account_id}/ai/ai-gateway"
+
+
+class CfBillingInvoiceLink(CfBillingLink):
+    """The invoice of the top-up, as PDF. There is none before Cloudflare has shown it."""
+
+    name = "Invoice (PDF)"
+    xcom_key = "invoice_pdf"

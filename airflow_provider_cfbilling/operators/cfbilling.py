@@ -119,7 +119,8 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
         with airflow_errors():
             account_id = self.hook.get_conn().account_id
-            context["ti"].xcom_push(key="account_id", value=account_id)  # for the link, whatever happens
+            dashboard = CfBillingDashboardLink
+            context["ti"].xcom_push(key=dashboard.xcom_key, value=dashboard.url(account_id))
             order = self._order(context)
             if self.charges_nothing:
                 return self._only_check(order, account_id)
@@ -158,7 +159,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
     def _show(self, context: Context, progress: Progress) -> None:
         """Let the id and the invoice be seen while the task still waits."""
-        for key in ("payment_intent_id", "invoice_pdf"):
+        for key in ("payment_intent_id", CfBillingInvoiceLink.xcom_key):
             if value := (progress.record.topup or {}).get(key):
                 context["ti"].xcom_push(key=key, value=value)
 

@@ -34,8 +34,10 @@ AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".
 HAS_API_SERVER = AIRFLOW_VERSION >= (3, 0)
 HAS_TASK_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+WITH_UI = COMPONENTS
 if not HAS_API_SERVER:
     COMPONENTS = ("scheduler", "triggerer")
+    WITH_UI = ("webserver", *COMPONENTS)
 
 # How long a task may be silent before the scheduler takes it for dead.
 HEARTBEAT_TIMEOUT = 15
@@ -75,9 +77,17 @@ class Airflow:
     :param dags: the Dag file.
     :param dag_ids: the Dags in it.
     :param environment: of all its processes, beside what makes it an Airflow of its own.
+    :param components: what it consists of; ``WITH_UI`` for one that a browser can visit.
     """
 
-    def __init__(self, dags: str, dag_ids: Collection[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        dags: str,
+        dag_ids: Collection[str],
+        environment: Mapping[str, str],
+        components: Collection[str] = COMPONENTS,
+    ) -> None:
+        self._components = components
         self._dag_ids = set(dag_ids)
         self.home = Path(tempfile.mkdtemp(prefix="cfbilling-real-airflow-"))
         self._dags = self.home / "dags" / "topups.py"
@@ -85,6 +95,7 @@ class Airflow:
         self._dags.write_text(dags)
         self._database = Database(self.home)
         self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
         self._environment = {**_inherited(), **self._settings(), **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._replaced: list[subprocess.Popen[bytes]] = []
@@ -107,13 +118,12 @@ class Airflow:
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": 8,
         }
         if HAS_API_SERVER:
-            url = f"http://127.0.0.1:{self._port}"
             settings |= {
                 "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,
-                "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+                "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
                 "API__HOST": "127.0.0.1",
                 "API__PORT": self._port,
-                "API__BASE_URL": url,
+                "API__BASE_URL": self.url,
                 "API__WORKERS": 1,
                 "API__SECRET_KEY": secrets.token_hex(16),
                 "API_AUTH__JWT_SECRET": secrets.token_hex(32),
@@ -128,6 +138,10 @@ class Airflow:
                 "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 10,
                 "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
                 "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
+                "WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+                "WEBSERVER__WEB_SERVER_PORT": self._port,
+                "WEBSERVER__BASE_URL": self.url,
+                "WEBSERVER__WORKERS": 1,
             }
         return {f"AIRFLOW__{name}": str(value) for name, value in settings.items()} | {
             "AIRFLOW_HOME": str(self.home)
@@ -136,7 +150,7 @@ class Airflow:
     def __enter__(self) -> Self:
         try:
             self._command_line.run("db", "migrate")
-            for component in COMPONENTS:
+            for component in self._components:
                 self.start(component)
             self.wait_until("Airflow runs", self._is_ready, _START_TIMEOUT)
         except BaseException:
@@ -215,6 +229,18 @@ class Airflow:
         """Keep a connection in the metadata database, as somebody does in the UI."""
         self._command_line.run("connections", "add", conn_id, "--conn-uri", uri)
 
+    def give_port_0(self, conn_id: str) -> None:
+        """Do what lets "Test Connection" work where Airflow sends port 0 for a connection without one."""
+        body = {"connection_id": conn_id, "conn_type": "cfbilling", "port": 0}
+        self._api("PATCH", f"connections/{conn_id}?update_mask=port", body)
+
+    def add_admin(self, name: str) -> None:
+        """Add a user, with the name as password, where there is an Airflow to log in to."""
+        names = ("--firstname", name, "--lastname", name, "--email", f"{name}@example.com")
+        self._command_line.run(
+            "users", "create", "--role", "Admin", "--username", name, "--password", name, *names
+        )
+
     def clear(self, dag_id: str) -> None:
         """Do what a user does who wants the task to be run again."""
         if HAS_API_SERVER:
@@ -287,10 +313,11 @@ class Airflow:
         )
 
     def _serves(self) -> bool:
-        if not HAS_API_SERVER:
+        """Tell whether what a browser or a task would call answers, where there is such a thing."""
+        if not {"api-server", "webserver"} & set(self._components):
             return True
         with suppress(requests.ConnectionError):
-            return self._request("GET", "/auth/token").status_code == 201
+            return self._request("GET", "/auth/token" if HAS_API_SERVER else "/health").ok
         return False
 
     def _api(self, method: str, path: str, body: dict[str, Any]) -> None:
@@ -302,7 +329,7 @@ class Airflow:
     def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False  # a proxy has no business here
-            return session.request(method, f"http://127.0.0.1:{self._port}{path}", timeout=30, **arguments)
+            return session.request(method, f"{self.url}{path}", timeout=30, **arguments)
 
     def _stop(self) -> None:
         leaders = [*self._replaced, *self._running.values(), self._command_line.process]
