@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cfbilling.charging.journal import Journal, NoJournal, Record
@@ -34,13 +35,44 @@ def journal_of(context: Context) -> Journal:
     return NoJournal() if store is None else TaskJournal(store)
 
 
-def dag_run_was_due_at(context: Context) -> float | None:
-    """Return when the schedule wanted the Dag run, in Unix seconds; None for one that somebody asked for."""
+def charge_by(context: Context, max_run_age: float | None) -> float | None:
+    """Return until when the Dag run may charge, in Unix seconds; None: at any time.
+
+    The schedule must not charge for each period that was missed. So a run is too late ``max_run_age`` seconds
+    after its time, and also where the schedule's next run was due before this one began. A run that somebody
+    asked for, or an event, is never too late.
+    """
     dag_run: Any = context["dag_run"]
-    if dag_run.run_type not in ("scheduled", "backfill"):
+    if max_run_age is None or dag_run.run_type not in ("scheduled", "backfill"):
         return None
     due: Any = getattr(dag_run, "run_after", None) or context["data_interval_end"]
-    return float(due.timestamp())
+    latest = float(due.timestamp()) + max_run_age
+    next_due = _next_run_due(context)
+    if next_due and dag_run.start_date and next_due <= dag_run.start_date:
+        latest = min(latest, float(next_due.timestamp()))
+    return latest
+
+
+def _next_run_due(context: Context) -> Any:
+    """Return when the schedule wants the run after this one; None where it wants none, or cannot be asked."""
+    from airflow.timetables.base import DataInterval, TimeRestriction
+
+    timetable: Any = context["dag"].timetable
+    if not hasattr(timetable, "next_dagrun_info"):
+        # From Airflow 3.2 on a task has only the timetable's description. Should this way to it change, what
+        # is left is max_run_age.
+        with suppress(ImportError):
+            from airflow.serialization.encoders import coerce_to_core_timetable
+
+            timetable = coerce_to_core_timetable(timetable)
+    start, end = context["data_interval_start"], context["data_interval_end"]
+    if not (hasattr(timetable, "next_dagrun_info") and start and end):
+        return None
+    following = timetable.next_dagrun_info(
+        last_automated_data_interval=DataInterval(start, end),
+        restriction=TimeRestriction(earliest=end, latest=None, catchup=True),
+    )
+    return following.run_after if following else None
 
 
 def dag_run_began_at(context: Context) -> float:

@@ -239,7 +239,7 @@ def airflow_errors() -> Iterator[None]:
     except ComesTooLate as reason:
         raise AirflowSkipException(
             f"{reason} A Dag run of catch-up or backfill is not charged for where it comes more than "
-            "max_run_age seconds after its time; with max_run_age=None it is."
+            "max_run_age seconds after its time, or after its next one was due; with max_run_age=None it is."
         ) from None
     except (
         NeedsAPersonError,

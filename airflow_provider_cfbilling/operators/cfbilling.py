@@ -61,8 +61,9 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         top-ups together, this one included. The task fails without charging where it would be exceeded.
     :param budget_period: ``day``, ``week`` (from Monday) or ``month``, in UTC.
     :param max_run_age: a Dag run of the schedule or of a backfill is skipped, and not charged for, where it
-        comes more than so many seconds after its time: catch-up must not charge for every period that was
-        missed. None: it is charged for, however late it comes.
+        comes more than so many seconds after its time, or where the schedule's next run was due before it
+        began: catch-up must not charge for every period that was missed. None: it is charged for, however
+        late it comes.
     :param dry_run: check everything, charge nothing.
     :param deferrable: wait in the triggerer, without a worker.
     :param unknown_outcome_window: seconds that a charge whose answer was lost is looked for before it counts
@@ -179,16 +180,15 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
     def _order(self, context: Context) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
-        from airflow_provider_cfbilling.task_journal import dag_run_was_due_at
+        from airflow_provider_cfbilling.task_journal import charge_by
 
-        due_at = dag_run_was_due_at(context)
         return TopupOrder(
             amount_cents=number_if_rendered(self.amount_cents),
             payment_method_id=self.payment_method_id,
             only_if_balance_below_cents=number_if_rendered(self.only_if_balance_below_cents),
             budget_cents=number_if_rendered(self.budget_cents),
             budget_period=self.budget_period,
-            charge_by=due_at + self.max_run_age if due_at and self.max_run_age else None,
+            charge_by=charge_by(context, self.max_run_age),
         )
 
     def _protocol(self, context: Context, order: TopupOrder) -> TopupProtocol:

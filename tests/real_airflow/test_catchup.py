@@ -9,8 +9,9 @@ from tests.real_airflow.deployment import Airflow, an_airflow_can_run_here
 pytestmark = an_airflow_can_run_here(seconds=300)
 
 TIMEOUT = 120.0
-TODAY = datetime.now(UTC).date()
-DAYS = 4
+NOW = datetime.now(UTC)
+TODAY = NOW.date()
+DAYS, HOURS = 4, 5
 DAGS = """
 from datetime import UTC, datetime
 
@@ -18,37 +19,43 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 
 
-def dag(name, start, catchup=True, **options):
-    with DAG(name, schedule="@daily", start_date=start, catchup=catchup, max_active_runs=3):
+def dag(name, start, schedule="@daily", catchup=True, **options):
+    with DAG(name, schedule=schedule, start_date=start, catchup=catchup, max_active_runs=3):
         CfBillingCreateTopupOperator(
             task_id="topup", cfbilling_conn_id=name, amount_cents=2500, poll_interval=0.5, **options
         )
 
 
-days_ago = datetime({start}, tzinfo=UTC)
+days_ago = datetime({days_ago}, tzinfo=UTC)
 dag("caught_up", days_ago)
 dag("asked_for", days_ago, max_run_age=None)
+dag("hours_missed", datetime({hours_ago}, tzinfo=UTC), schedule="{minute} * * * *")
 dag("filled", datetime(2020, 1, 1, tzinfo=UTC), catchup=False)
 """
-NAMES = ["caught_up", "asked_for", "filled"]
+NAMES = ["caught_up", "asked_for", "hours_missed", "filled"]
 
 
 def test_missed_periods_are_charged_for_only_where_that_was_asked_for(stack: ExitStack) -> None:
     sandboxes = {name: stack.enter_context(Sandbox(settle_seconds=0.2)) for name in NAMES}
-    start = TODAY - timedelta(days=DAYS)
-    dags = DAGS.format(start=f"{start.year}, {start.month}, {start.day}")
+    days_ago, hours_ago = TODAY - timedelta(days=DAYS), NOW - timedelta(hours=HOURS)
+    dags = DAGS.format(
+        days_ago=f"{days_ago:%Y, %-m, %-d}",
+        hours_ago=f"{hours_ago:%Y, %-m, %-d, %-H, %-M}",
+        minute=(NOW.minute + 30) % 60,  # half an hour from now, so that no run comes due meanwhile
+    )
     environment = {f"AIRFLOW_CONN_{name.upper()}": sandboxes[name].connection_uri() for name in NAMES}
     airflow = stack.enter_context(Airflow(dags, NAMES, environment))
 
     def all_runs_have_succeeded(name: str) -> bool:
         states = airflow.run_states(name)
-        return len(states) >= DAYS and set(states) == {"success"}
+        return len(states) >= min(DAYS, HOURS) and set(states) == {"success"}
 
-    for name in ("caught_up", "asked_for"):
+    for name in ("caught_up", "asked_for", "hours_missed"):
         airflow.wait_until(f"{name} is up to date", lambda name=name: all_runs_have_succeeded(name), TIMEOUT)
-    assert airflow.task_states("caught_up")[-1] == "success"
-    assert set(airflow.task_states("caught_up")[:-1]) == {"skipped"}
-    assert len(sandboxes["caught_up"].charges()) == 1
+    for name in ("caught_up", "hours_missed"):
+        assert airflow.task_states(name)[-1] == "success"
+        assert set(airflow.task_states(name)[:-1]) == {"skipped"}
+        assert len(sandboxes[name].charges()) == 1
     assert set(airflow.task_states("asked_for")) == {"success"}
     assert len(sandboxes["asked_for"].charges()) == len(airflow.run_states("asked_for"))
 
