@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -92,6 +93,10 @@ class DagFolder:
             return self._read(dag_id, run_id, "\n".join(self._failures.errors))
         finally:
             path.unlink()
+
+    def copy_database(self, home: Path) -> None:
+        """Give another Airflow's home a migrated database."""
+        shutil.copy(self._home / "airflow.db", home)
 
     def database_dump(self) -> str:
         """Return all that Airflow has written down, as SQL."""

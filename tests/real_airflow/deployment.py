@@ -94,7 +94,7 @@ class Airflow:
         self._dags.parent.mkdir()
         self._dags.write_text(dags)
         self._database = Database(self.home)
-        self._port = _free_port()
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._environment = {**_inherited(), **self._settings(), **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -352,6 +352,6 @@ def _inherited() -> dict[str, str]:
     return {**kept, "NO_PROXY": "127.0.0.1,localhost", "PYTHONUNBUFFERED": "1"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
