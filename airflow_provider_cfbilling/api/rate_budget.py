@@ -20,8 +20,14 @@ _LEFT_TO_OTHERS_PER_SECOND = 2.0
 # After a quiet time 20 looks may come at once; fewer where little is left.
 _WAITING_BURST_SECONDS = 20 * _WAITING_SPACING_SECONDS
 
+# Cloudflare blocks for five minutes. A header that is broken must not stop every caller for a year.
+MOST_PAUSE_SECONDS = 3600.0
+
 # One item of `Ratelimit: "default";r=<requests left>;t=<seconds until they are renewed>`.
-_LEFT = re.compile(r";\s*r=(\d{1,9})\s*;\s*t=(\d{1,6})\b")
+_LEFT = re.compile(r";\s*r=([0-9]{1,9})\s*;\s*t=([0-9]{1,9})\b")
+_LONGEST_HEADER = 500
+# Outside this a clock is broken, and to reckon with its time could leave the calendar.
+_FIRST_YEAR, _LAST_YEAR = 2020, 2200
 
 
 class RateBudget:
@@ -47,19 +53,21 @@ class RateBudget:
         """
         with self._lock:
             now = time.monotonic()
-            spacing = self._spacing if now < self._spacing_ends_at else _WAITING_SPACING_SECONDS
-            self._next_turn_at = max(self._next_turn_at, now) + spacing
+            turn_at = max(self._next_turn_at, now)
+            spacing = self._spacing if turn_at < self._spacing_ends_at else _WAITING_SPACING_SECONDS
+            self._next_turn_at = turn_at + spacing
             return max(0.0, self._next_turn_at - _WAITING_BURST_SECONDS - now, self._resume_at - now)
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Take an answer's word on how much is left."""
         if status == 429:
             self._pause(retry_after_seconds(headers) or 0.0)
-        for left, seconds in _LEFT.findall(headers.get("Ratelimit", "")):
+        for left, renewed_in in _LEFT.findall(headers.get("Ratelimit", "")[:_LONGEST_HEADER]):
+            seconds = min(float(renewed_in), MOST_PAUSE_SECONDS)
             if int(left) == 0:
-                self._pause(float(seconds))
+                self._pause(seconds)
             else:
-                self._space(float(seconds), int(left))
+                self._space(seconds, int(left))
 
     def _pause(self, seconds: float) -> None:
         with self._lock:
@@ -85,21 +93,26 @@ def rate_budget_of(base_url: str, secret: str) -> RateBudget:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Read ``Retry-After``, given in seconds or as a date; None where it is absent or unreadable."""
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}", value):
-        return float(value)
+    """Read ``Retry-After``, given in seconds or as a date; None where it is absent or unreadable.
+
+    An hour where it asks for more.
+    """
+    value = headers.get("Retry-After", "")[:_LONGEST_HEADER].strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return min(float(value), MOST_PAUSE_SECONDS)
     at = http_date(value)
     if at is None:
         return None
     now = http_date(headers.get("Date", "")) or datetime.now(UTC)
-    return max(0.0, (at - now).total_seconds())
+    return min(max(0.0, (at - now).total_seconds()), MOST_PAUSE_SECONDS)
 
 
 def http_date(value: str) -> datetime | None:
     """Read an HTTP date (UTC); None where it is not one."""
     try:
-        moment = parsedate_to_datetime(value)
+        moment = parsedate_to_datetime(value[:_LONGEST_HEADER])
     except (ValueError, OverflowError):
+        return None
+    if not _FIRST_YEAR <= moment.year < _LAST_YEAR:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

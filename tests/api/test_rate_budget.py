@@ -85,6 +85,10 @@ def test_blocked_token_is_waited_for_by_who_comes_later(sandbox: Sandbox):
         (200, {"Ratelimit": '"default"; r=0; t=60'}, True),
         (200, {"Ratelimit": '"burst";r=5;t=1, "default";r=0;t=60'}, True),
         (200, {"Ratelimit": '"default";r=0;t=soon'}, False),
+        (200, {"Ratelimit": '"default";r=0;t=-60'}, False),
+        (200, {"Ratelimit": '"default";r=-1;t=60'}, False),
+        (200, {"Ratelimit": '"default";r=\u0660;t=\u0666\u0660'}, False),
+        (200, {"Ratelimit": "x" * 100_000 + ";r=0;t=60"}, False),
         (200, {"Ratelimit": ""}, False),
         (200, {"Retry-After": "60"}, False),
         (429, {"Retry-After": "60"}, True),
@@ -98,6 +102,29 @@ def test_answer_says_whether_to_pause(status: int, headers: dict[str, str], paus
     budget.observe(status, headers)
     assert (50 < budget.pause_left() <= 60) == pauses
     assert pauses or budget.pause_left() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (429, {"Retry-After": "999999999"}),
+        (429, {"Retry-After": "Fri, 31 Dec 2199 23:59:59 GMT"}),
+        (200, {"Ratelimit": '"default";r=0;t=999999999'}),
+    ],
+)
+def test_no_header_makes_everybody_pause_for_more_than_an_hour(status: int, headers: dict[str, str]):
+    budget = RateBudget()
+    budget.observe(status, headers)
+    assert 3500 < budget.pause_left() <= 3600
+    assert budget.turn() <= 3600
+
+
+def test_those_who_wait_go_on_once_what_was_used_up_is_renewed():
+    budget = RateBudget()
+    budget.observe(200, {"Ratelimit": '"default";r=1;t=300'})
+    turns = [budget.turn() for _ in range(100)]
+    assert turns[50] > 200  # one for now, and the others later
+    assert turns[-1] < 400
 
 
 def test_longer_pause_is_not_cut_short_by_a_shorter_one():
@@ -121,6 +148,14 @@ def test_longer_pause_is_not_cut_short_by_a_shorter_one():
         ("1.5", None),
         ("1e9", None),
         ("9" * 5000, None),
+        ("999999999", 3600),
+        (format_datetime(NOW + timedelta(days=400), usegmt=True), 3600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+        ("1e999", None),
+        ("nan", None),
+        ("inf", None),
+        ("\u0661\u0662", None),
+        ("\xb2", None),
         ("soon", None),
         ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
         ("Mon, 01 Jan 2026 00:00:00 +99999999999999999", None),
@@ -139,3 +174,8 @@ def test_retry_after_as_a_date_is_read_by_our_clock_where_the_answer_has_none():
 def test_http_date_is_in_utc():
     assert http_date("Sun, 01 Mar 2026 12:00:00 GMT") == NOW
     assert http_date("yesterday") is None
+
+
+@pytest.mark.parametrize("year", ["0001", "1969", "2019", "2200", "9999"])
+def test_http_date_of_a_broken_clock_is_none(year: str):
+    assert http_date(f"Fri, 01 Mar {year} 00:00:00 -0100") is None
