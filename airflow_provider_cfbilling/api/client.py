@@ -29,7 +29,7 @@ from airflow_provider_cfbilling.api.models import (
     TopupStatus,
     UsageHistory,
 )
-from airflow_provider_cfbilling.api.reader import AnyModel, read
+from airflow_provider_cfbilling.api.reader import AnyModel, is_id, read
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.api.transport import Answer, Transport
 from airflow_provider_cfbilling.api.wire import SendBy
@@ -197,11 +197,7 @@ def checked_amount_cents(amount_cents: object) -> int:
 
 def checked_id(name: str, value: object) -> str:
     """Return ``value`` if it can be an id of Stripe's, or raise :class:`CfBillingInvalidRequestError`."""
-    if (
-        not isinstance(value, str)
-        or not value.isascii()
-        or not value.replace("_", "").replace("-", "").isalnum()
-    ):
+    if not is_id(value):
         raise CfBillingInvalidRequestError(
             f"{name} must be an id made of letters, digits, _ and -; got {value!r:.60}."
         )

@@ -1,7 +1,7 @@
 """Cloudflare's envelope: ``{"success", "errors", "messages", "result"}``, read without trusting it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -15,8 +15,10 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.text import Redactor, one_line
 
 _CREDENTIALS_REFUSED = {10000, 9109}
+_LARGEST_CODE = 10**9
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,15 @@ class Reply:
     """An HTTP answer as it came.
 
     :param server_time: the answer's ``Date``, Cloudflare's clock.
+    :param redactor: hides our secrets in the body, before anything is read from it.
     """
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
     request_id: str | None = None
     server_time: datetime | None = None
     retry_after_seconds: float | None = None
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
 
     @property
     def proves_refusal(self) -> bool:
@@ -38,7 +42,7 @@ class Reply:
         if not 400 <= self.status < 500:
             return False
         try:
-            return bool(_refusals(_parsed(self.body)))
+            return bool(_refusals(_parsed(self)))
         except ValueError:
             return False
 
@@ -46,7 +50,7 @@ class Reply:
 def result_of(reply: Reply) -> Any:
     """Return the envelope's ``result``, or raise the :class:`CfBillingError` that the answer stands for."""
     try:
-        envelope = _parsed(reply.body)
+        envelope = _parsed(reply)
         refusals = _refusals(envelope)
     except ValueError as problem:
         raise _not_an_envelope(reply, str(problem)) from None
@@ -55,10 +59,11 @@ def result_of(reply: Reply) -> Any:
     return envelope["result"]
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parsed(reply: Reply) -> dict[str, Any]:
     """Parse strictly: a duplicate key or a NaN can be read in two ways, and this is about money."""
     try:
-        envelope = json.loads(body, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        as_sent = json.loads(reply.body, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        envelope = reply.redactor.redacted_json(as_sent)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(envelope, dict) or not isinstance(envelope.get("success"), bool):
@@ -87,14 +92,16 @@ def _refusals(envelope: dict[str, Any]) -> list[tuple[int, str]]:
     if not isinstance(errors, list) or not errors or envelope.get("result"):
         raise ValueError("it says success: false without saying why")
     try:
-        return [(int(error["code"]), _one_line(error["message"])) for error in errors]
+        return [(_code(error["code"]), one_line(error["message"])) for error in errors]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("its errors are not Cloudflare's") from None
 
 
-def _one_line(text: str) -> str:
-    """Make a stranger's text safe for a log line."""
-    return "".join(c if c.isprintable() else " " for c in text[:300]).strip()
+def _code(value: Any) -> int:
+    code = int(value)
+    if abs(code) > _LARGEST_CODE:  # it would fill the log
+        raise ValueError
+    return code
 
 
 def _refusal(reply: Reply, refusals: list[tuple[int, str]]) -> CfBillingError:

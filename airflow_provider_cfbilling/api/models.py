@@ -3,15 +3,15 @@
 Fields and nullability: Cloudflare's API reference for AI Gateway Billing, kept in ``sandbox/openapi.yaml``.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
-from airflow_provider_cfbilling.api.reader import Key, Model
+from airflow_provider_cfbilling.api.reader import Id, Key, Link, Model, is_id
+from airflow_provider_cfbilling.api.text import one_line
 
-_PAYMENT_INTENT_ID = re.compile(r"[A-Za-z0-9_\-]{1,255}")
+_LONGEST_WORD = 40
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Topup(Model):
         """Read an accepted top-up. Only a wrong id is an error: the card is charged all the same."""
         found = value if isinstance(value, dict) else {}
         payment_intent_id = found.get("payment_intent_id")
-        if not isinstance(payment_intent_id, str) or not _PAYMENT_INTENT_ID.fullmatch(payment_intent_id):
+        if not is_id(payment_intent_id):
             raise CfBillingMalformedResponseError("The answer holds no readable payment_intent_id")
         onboarding, brand, last4 = (found.get(name) for name in ("onboarding", "brand", "last4"))
         return cls(
             payment_intent_id=payment_intent_id,
             onboarding=onboarding if isinstance(onboarding, bool) else None,
-            brand=brand if isinstance(brand, str) else None,
-            last4=last4 if isinstance(last4, str) else None,
+            brand=one_line(brand, _LONGEST_WORD) if isinstance(brand, str) else None,
+            last4=one_line(last4, _LONGEST_WORD) if isinstance(last4, str) else None,
         )
 
 
@@ -47,7 +47,7 @@ class Topup(Model):
 class TopupStatus(Model):
     """How far a top-up has come. The API never says "failed"; the invoice does."""
 
-    payment_intent_id: str
+    payment_intent_id: Id
     status: Literal["completed", "pending"]
 
 
@@ -119,9 +119,10 @@ class Invoice(Model):
 
     :param amount_due_cents: with tax, so it may be more than was asked for.
     :param status: ``draft``, ``open``, ``paid``, ``uncollectible`` or ``void``.
+    :param invoice_pdf: None also where its address is not one to click on.
     """
 
-    id: str | None
+    id: Id | None
     amount_due_cents: Annotated[float, Key("amount_due")]
     amount_paid_cents: Annotated[float, Key("amount_paid")]
     amount_remaining_cents: Annotated[float, Key("amount_remaining")]
@@ -134,7 +135,7 @@ class Invoice(Model):
     auto_advance: bool | None
     description: str | None
     invoice_origin: str | None
-    invoice_pdf: str | None
+    invoice_pdf: Link | None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,36 @@
 """Reads a JSON value into a frozen dataclass, by its annotations, and says which field is wrong."""
 
+import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NewType,
+    TypeGuard,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
+from airflow_provider_cfbilling.api.text import one_line
+
+Id = NewType("Id", str)
+"""Text of letters, digits, _ and -, so that it means the same wherever it is put."""
+
+Link = NewType("Link", str)
+"""An address that people can click on without harm."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,254}")
+# No user name, which reads like a host, and nothing that could end an attribute of a page.
+_LINK = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.\-]*(:[0-9]{1,5})?([/?][!#$%&(-;=?-\[\]_a-z~]*)?")
+_LONGEST_LINK = 2000
 
 # Above this a Unix time is in milliseconds: as seconds it would be the year 5138.
 _MILLISECONDS_FROM = 1e11
@@ -56,12 +80,12 @@ def _declared(model: type[Model]) -> list[tuple[str, str, Any]]:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (UnionType, Union):
         if value is None:
             return None
         (kind,) = (option for option in get_args(kind) if option is not NoneType)
-        if kind is datetime and value == 0:
-            return None  # how the API says "never"
+        if (kind is datetime and value == 0) or (kind is Id and value == ""):
+            return None  # how the API says "never", and "none"
     if value is None:
         raise CfBillingMalformedResponseError(f"The answer's {where} is missing or null")
     if get_origin(kind) is tuple:
@@ -86,7 +110,25 @@ def _read_many(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise _problem(where, "is not text", value)
-    return value
+    return one_line(value)
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Tell whether ``value`` can be an id of Stripe's."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _id(value: Any, where: str) -> Id:
+    if not is_id(value):
+        raise CfBillingMalformedResponseError(f"The answer's {where} is not an id")
+    return Id(value)
+
+
+def _link(value: Any, where: str) -> Link | None:
+    """Return an address; None for one that nobody should click on, as if there were none."""
+    if not isinstance(value, str):
+        raise _problem(where, "is not text", value)
+    return Link(value) if len(value) <= _LONGEST_LINK and _LINK.fullmatch(value) else None
 
 
 def _boolean(value: Any, where: str) -> bool:
@@ -119,7 +161,7 @@ def _moment(value: Any, where: str) -> datetime:
         raise _problem(where, "is not a Unix time", value) from None
 
 
-_SCALARS = {str: _text, bool: _boolean, int: _whole, float: _number, datetime: _moment}
+_SCALARS = {str: _text, Id: _id, Link: _link, bool: _boolean, int: _whole, float: _number, datetime: _moment}
 
 
 def _problem(where: str, what: str, value: Any) -> CfBillingMalformedResponseError:

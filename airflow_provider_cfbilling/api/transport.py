@@ -25,6 +25,7 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from airflow_provider_cfbilling.api.rate_budget import http_date, rate_budget_of, retry_after_seconds
 from airflow_provider_cfbilling.api.settings import Settings
+from airflow_provider_cfbilling.api.text import Redactor, one_line
 from airflow_provider_cfbilling.api.wire import Exchange, SendBy, WatchedAdapter, exchange
 
 READ_TOTAL_SECONDS = 120.0
@@ -62,6 +63,7 @@ class Transport:
         self._settings = settings
         self._budget = rate_budget_of(settings.base_url, settings.secret)
         self._credentials = _Credentials(settings)
+        self._redactor = Redactor(settings.secret)
         self._session = self._new_session()
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((CfBillingUnavailableError, CfBillingRateLimitError)),
@@ -126,10 +128,13 @@ class Transport:
         request = requests.Request(
             method, settings.base_url + path, headers=_HEADERS, auth=self._credentials, **arguments
         )
-        response = session.send(
-            request.prepare(),
+        prepared = request.prepare()
+        # Past the session, which would follow a redirect, with X-Auth-Key, or, told not to, read all of its
+        # body and its address, however long and strange they are; and keep every cookie.
+        response = session.get_adapter(settings.base_url).send(
+            prepared,
             timeout=(settings.connect_timeout, settings.read_timeout),
-            allow_redirects=False,  # X-Auth-Key would travel to the other host
+            verify=session.verify,  # type: ignore[arg-type]
             stream=True,
             proxies=session.proxies,
         )
@@ -141,9 +146,10 @@ class Transport:
             return Reply(
                 status=response.status_code,
                 body=body,
-                request_id=response.headers.get("cf-ray", "")[:64] or None,
+                request_id=one_line(self._redactor.redacted(response.headers.get("cf-ray", "")), 64) or None,
                 server_time=http_date(response.headers.get("Date", "")),
                 retry_after_seconds=retry_after_seconds(response.headers),
+                redactor=self._redactor,
             )
 
     def _keep_pause(self) -> None:
@@ -171,7 +177,8 @@ class Transport:
         if isinstance(error, CfBillingError):
             return error.message
         reason = _root(error)
-        return f"No answer from {where}: {type(reason).__name__}: {reason!s:.300}"
+        said = one_line(self._redactor.redacted(str(reason)))  # it may hold what the server has sent
+        return f"No answer from {where}: {type(reason).__name__}: {said}"
 
 
 class _Credentials(requests.auth.AuthBase):

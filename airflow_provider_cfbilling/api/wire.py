@@ -6,6 +6,7 @@ does not prove that nothing was sent. Both are known where the socket is: here.
 
 import functools
 import heapq
+import http.client
 import itertools
 import os
 import socket
@@ -21,6 +22,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 
 from airflow_provider_cfbilling.api.errors import CfBillingNotSentInTimeError
+
+# The lines of one answer: its head, and what frames the chunks of its body.
+_LINES_LIMIT_BYTES = 256 * 1024
 
 _under_way: ContextVar["Exchange"] = ContextVar("exchange_under_way")
 
@@ -157,6 +161,49 @@ class WatchedAdapter(HTTPAdapter):
         return pool  # type: ignore[no-any-return]
 
 
+class _Bounded:
+    """What a socket receives of one answer: pieces of the size asked for, and lines up to a limit."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._left = _LINES_LIMIT_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:  # to the end, which may never come: so a chunk says whose size is -1
+            raise http.client.HTTPException("a part of the answer has a size below 0")
+        data: bytes = self._file.read(size)
+        return data
+
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.HTTPException("the answer has no end")
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _StrictResponse(http.client.HTTPResponse):
+    """An answer of bounded size and with a readable head.
+
+    A head that is not is refused here: urllib3 would take a part of it, and log the rest.
+    """
+
+    fp: Any
+    headers: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = _Bounded(self.fp)
+
+    def begin(self) -> None:
+        super().begin()
+        if self.headers.defects or self.headers.get_payload():
+            raise http.client.HTTPException("the answer's headers cannot be read")
+
+
 class _Watched:
     """A connection that sends a request whole or not at all.
 
@@ -164,6 +211,7 @@ class _Watched:
     two pieces would, when it is woken, complete a charge that nobody expects any more.
     """
 
+    response_class = _StrictResponse
     sock: Any
     connect: Callable[[], None]
     _held: list[bytes] | None = None

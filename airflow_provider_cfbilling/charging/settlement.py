@@ -44,6 +44,4 @@ def settlement_of(client: CfBillingClient, payment_intent_id: str) -> Settlement
         raise PaymentFailedError(
             f"The payment of top-up {payment_intent_id} failed: its invoice is {invoice.status}"
         )
-    pdf = invoice.invoice_pdf if invoice else None
-    # It becomes a link that people click.
-    return Settlement(is_paid=False, invoice_pdf=pdf if pdf and pdf.startswith("https://") else None)
+    return Settlement(is_paid=False, invoice_pdf=invoice.invoice_pdf if invoice else None)

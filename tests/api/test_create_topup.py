@@ -266,13 +266,18 @@ def test_huge_answer_proves_nothing_and_is_called_that(
     assert len(sandbox.charges()) == 1
 
 
+@pytest.mark.parametrize("credentials", [{}, {"email": "me@example.com"}], ids=["token", "global key"])
+@pytest.mark.parametrize("same_host", [False, True], ids=["other host", "same host"])
 @pytest.mark.parametrize("status", REDIRECTS)
-def test_redirect_proves_nothing_and_is_not_followed(sandbox: Sandbox, status: int):
+def test_redirect_proves_nothing_and_is_not_followed(
+    sandbox: Sandbox, status: int, same_host: bool, credentials: dict[str, str]
+):
     with (
         RawServer(answering(http(ok(TOPUP)))) as elsewhere,
-        client_of(sandbox, email="me@example.com") as client,
+        client_of(sandbox, **credentials) as client,
     ):
-        sandbox.fault("createTopup", "redirect", "after", status=status, location=elsewhere.url)
+        location = f"{sandbox.base_url}/elsewhere" if same_host else elsewhere.url
+        sandbox.fault("createTopup", "redirect", "after", status=status, location=location)
         error = error_of(client)
 
     assert type(error) is CfBillingOutcomeUnknownError
@@ -363,21 +368,6 @@ def answer_no_http(peer: Peer) -> None:
     peer.send(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
-def answer_compressed(peer: Peer) -> None:
-    peer.request()
-    peer.send(http(b"\x1f\x8b", Content_Encoding="gzip"))
-
-
-def answer_a_date_beyond_time(peer: Peer) -> None:
-    peer.request()
-    peer.send(http(b"", Date="Mon, 01 Jan 99999999999999999999 00:00:00 GMT"))
-
-
-def answer_twice_the_length(peer: Peer) -> None:
-    peer.request()
-    peer.send(http(ok(TOPUP), 200, content_length="1, 2"))
-
-
 @pytest.mark.parametrize(
     "serve",
     [
@@ -388,10 +378,6 @@ def answer_twice_the_length(peer: Peer) -> None:
         close_after_the_body,
         close_in_the_status_line,
         close_in_the_headers,
-        answer_no_http,
-        answer_compressed,
-        answer_a_date_beyond_time,
-        answer_twice_the_length,
     ],
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])

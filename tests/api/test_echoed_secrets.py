@@ -1,0 +1,251 @@
+"""A server that sends back what it was sent, or what tears a log apart: no secret and no second line."""
+
+import base64
+import copy
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.errors import (
+    CfBillingAuthenticationError,
+    CfBillingError,
+    CfBillingMalformedResponseError,
+    CfBillingOutcomeUnknownError,
+)
+from airflow_provider_cfbilling.api.text import Redactor, one_line
+from airflow_provider_cfbilling.charging.reconcile import look_for
+from tests.api.test_reader_and_models import ANSWERS, INVOICE
+from tests.raw_servers import Peer, RawServer, answering, client_at, http, ok, refused
+
+SECRET = "planted+secret/0123456789=Zz"
+CLIENT_SECRET = "pi_3Nx8dE_secret_9KbQ2"
+FORMS = {
+    "plain": SECRET,
+    "percent-encoded": quote(SECRET, safe=""),
+    "percent-encoded in small letters": quote(SECRET, safe="").replace("%2B", "%2b"),
+    "percent-encoded through and through": "".join(f"%{ord(c):02X}" for c in SECRET),
+    "base64": base64.b64encode(SECRET.encode()).decode(),
+    "base64 of the header": base64.b64encode(f"Bearer {SECRET}".encode()).decode(),
+    "base64 of a pair": base64.urlsafe_b64encode(f"me@example.com:{SECRET};".encode()).decode(),
+    "client secret": CLIENT_SECRET,
+}
+TEARING = "a\x1b[31m\r\nb\u2028\x9b2J\u202e" + "x" * 10_000
+TOPUP = {"payment_intent_id": "in_1", "onboarding": True, "brand": "visa", "last4": "4242"}
+ASKS: dict[str, tuple[Callable[[CfBillingClient], Any], Any]] = {
+    **ANSWERS,
+    "createTopup": (lambda client: client.create_topup(1000), TOPUP),
+}
+NO_IDS = [
+    "../../topup",
+    "in_1?type=auto",
+    "in_1#",
+    "in_1\r\nX-Evil: 1",
+    "in_\u0661",
+    "\uff49n_1",
+    "in 1",
+    "-",
+    "i" * 256,
+]
+
+
+@pytest.fixture(params=[{}, {"email": "me@example.com"}], ids=["token", "global key"])
+def credentials(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"secret": SECRET, **request.param}
+
+
+def shown(url: str, ask: Callable[[CfBillingClient], Any], **credentials: Any) -> tuple[Any, str]:
+    """What comes of asking: the answer or the error, and how either looks in a log or an XCom."""
+    with client_at(url, **credentials) as client:
+        try:
+            answer = ask(client)
+        except CfBillingError as error:
+            return error, f"{error}"
+        return answer, json.dumps(answer.to_dict(), ensure_ascii=False)
+
+
+def with_texts(value: Any, text: str) -> Iterator[Any]:
+    """Yield a JSON value again and again, each time with another of its texts or nulls replaced."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        replacements = [text] if inner is None or isinstance(inner, str) else with_texts(inner, text)
+        for replacement in replacements:
+            changed = copy.copy(value)
+            changed[key] = replacement
+            yield changed
+
+
+def spelled_out(text: str) -> str:
+    """JSON text whose every character is escaped."""
+    return "".join(f"\\u{ord(c):04x}" for c in text)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    "ask", [ANSWERS["getTopupLimits"][0], ASKS["createTopup"][0]], ids=["read", "charge"]
+)
+def test_refusal_that_holds_the_credentials_is_told_without_them(
+    ask: Callable[[CfBillingClient], Any], form: str, credentials: dict[str, Any], caplog: Any
+):
+    caplog.set_level(logging.DEBUG)
+    answer = http(refused(9109, f"Invalid token {form} given"), 401, cf_ray=f"8a {form}")
+    with RawServer(answering(answer)) as server:
+        error, said = shown(server.url, ask, **credentials)
+
+    assert type(error) is CfBillingAuthenticationError  # a refusal is still a refusal
+    assert "Invalid token" in said
+    assert "given" in said
+    assert "***" in said
+    assert form.rstrip("=")[4:-4] not in f"{said} {error!r} {vars(error)} {error.__cause__!r} {caplog.text}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"HTTP/1.1 OK {SECRET}\r\n\r\n",
+        f"{SECRET}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nYour {SECRET}\r\nContent-Length: 2\r\n\r\n{{}}",
+        f"HTTP/1.1 200 OK\r\nX: y\r\n {SECRET}\r\nYour {SECRET}\r\n\r\n{{}}",
+        f"HTTP/1.1 200 OK\r\nContent-Length: 1, {SECRET}\r\nContent-Encoding: {SECRET}\r\n\r\n{{}}",
+        f"HTTP/1.1 200 OK\r\nContent-Length: {SECRET}\r\nTransfer-Encoding: {SECRET}\r\n\r\n{SECRET}",
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n",
+        f"HTTP/1.1 302 {SECRET}\r\nLocation: https://{SECRET}@[/\r\nContent-Length: 0\r\n\r\n",
+        f"HTTP/1.1 401 {SECRET}\r\nSet-Cookie: {SECRET}={SECRET}\r\nDate: {SECRET}\r\n\r\n<html>{SECRET}",
+        f"HTTP/1.1 429 {SECRET}\r\nRetry-After: {SECRET}\r\nRatelimit: {SECRET}\r\n\r\n{SECRET}",
+        f'HTTP/1.1 200 OK\r\n\r\n{{"{SECRET}": 1, "success": true, "result": {{"{SECRET}": 1}}}}',
+        f'HTTP/1.1 400 No\r\n\r\n{{"success": false, "errors": [{{"code": "{SECRET}", "message": "m"}}]}}',
+    ],
+    ids=lambda answer: answer[:60].encode("unicode_escape").decode(),
+)
+def test_answer_that_holds_the_credentials_anywhere_is_told_without_them(
+    answer: str, credentials: dict[str, Any], caplog: Any
+):
+    caplog.set_level(logging.DEBUG)
+    with RawServer(answering(answer.encode())) as server:
+        for ask in (ANSWERS["getTopupLimits"][0], ASKS["createTopup"][0]):
+            error, said = shown(server.url, ask, **credentials)
+            assert isinstance(error, CfBillingError)
+            assert said.isprintable()
+            assert SECRET not in f"{said} {error!r} {vars(error)} {error.__cause__!r} {caplog.text}"
+
+
+@pytest.mark.parametrize("operation", ASKS)
+@pytest.mark.parametrize("spelled", [False, True], ids=["as it is", "escaped"])
+def test_no_field_of_an_answer_brings_the_credentials(operation: str, spelled: bool):
+    ask, good = ASKS[operation]
+    for result in with_texts(good, "PLACE"):
+        body = json.dumps(ok(result)).replace("PLACE", spelled_out(SECRET) if spelled else SECRET)
+        with RawServer(answering(http(body.encode()))) as server:
+            answer, said = shown(server.url, ask, secret=SECRET)
+        assert SECRET not in f"{said} {answer!r}"
+
+
+@pytest.mark.parametrize("operation", ASKS)
+def test_texts_of_an_answer_are_single_lines_of_bounded_length(operation: str):
+    ask, good = ASKS[operation]
+    for result in with_texts(good, TEARING):
+        with RawServer(answering(http(ok(result)))) as server:
+            _, said = shown(server.url, ask)
+        assert said.isprintable()
+        assert len(said) < 1500
+
+
+def test_header_that_tears_a_log_apart_is_told_as_one_line():
+    ray = "a\x1b[31m\x9b2J\r\n b\r\n\tc" + "x" * 500
+    with RawServer(answering(http(refused(), 400, cf_ray=ray))) as server:
+        error, said = shown(server.url, ANSWERS["getTopupLimits"][0])
+    assert said.isprintable()
+    assert error.request_id.startswith("a [31m")
+    assert len(error.request_id) <= 64
+
+
+# ids from answers
+
+
+@pytest.mark.parametrize("no_id", [*NO_IDS, SECRET, CLIENT_SECRET])
+def test_what_is_no_id_of_a_top_up_is_taken_from_no_answer(no_id: str):
+    status, history = {"payment_intent_id": no_id, "status": "pending"}, ANSWERS["getInvoiceHistory"][1]
+    invoices = history | {"invoices": [INVOICE | {"id": no_id}]}
+    answers = [http(ok(result)) for result in (status, invoices, TOPUP | {"payment_intent_id": no_id})]
+
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(answers[len(server.heads) - 1].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+
+    with RawServer(serve) as server, client_at(server.url, secret=SECRET) as client:
+        with pytest.raises(CfBillingMalformedResponseError, match=r"result\.payment_intent_id is not an id"):
+            client.get_topup_status("in_1")
+        with pytest.raises(CfBillingMalformedResponseError, match=r"result\.invoices\[0\]\.id is not an id"):
+            look_for(client, None)
+        with pytest.raises(CfBillingOutcomeUnknownError, match="no readable payment_intent_id"):
+            client.create_topup(1000)
+
+    root = f"/accounts/{client.account_id}/ai-gateway/billing"
+    assert [head.partition("\r\n")[0] for head in server.heads] == [
+        f"POST {root}/topup/status HTTP/1.1",
+        f"GET {root}/invoice-history?type=manual HTTP/1.1",
+        f"POST {root}/topup HTTP/1.1",
+    ]
+
+
+# links from answers
+
+
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        ("https://pay.stripe.com/invoice/acct_1M2/test_YWN-j~0,LDQ4/pdf?s=ap&t=%20(1)", True),
+        ("https://files.example:8443/in_1.pdf", True),
+        ("https://files.example", True),
+        ("http://files.example/in_1.pdf", False),
+        ("javascript:alert(1)//https://", False),
+        ("https://stripe.com@evil.example/in_1.pdf", False),
+        ("https://stripe.com:pw@evil.example/", False),
+        ("https://evil.example\\@stripe.com/", False),
+        ("https:///in_1.pdf", False),
+        ("https://str\u0131pe.com/in_1.pdf", False),
+        ('https://a.example/"onclick="alert(1)', False),
+        ("https://a.example/'x", False),
+        ("https://a.example/<script>", False),
+        ("https://a.example/in 1.pdf", False),
+        ("https://a.example/\r\nX-Evil: 1", False),
+        ("https://a.example/\x1b[31m", False),
+        ("https://a.example/\u202e", False),
+        ("https://a.example/" + "x" * 2000, False),
+    ],
+)
+def test_address_of_an_invoice_is_one_that_people_can_click_on_or_none(address: str, kept: bool):
+    ask, history = ANSWERS["getInvoiceHistory"]
+    invoices = history | {"invoices": [INVOICE | {"invoice_pdf": address}]}
+    with RawServer(answering(http(ok(invoices)))) as server, client_at(server.url) as client:
+        (invoice,) = ask(client).invoices  # type: ignore[attr-defined]
+    assert invoice.invoice_pdf == (address if kept else None)
+
+
+# the rules themselves
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_secret_is_hidden_and_what_stands_around_it_is_not(form: str):
+    redacted = Redactor(SECRET).redacted(f"this {form}, and that")
+    assert form.rstrip("=")[4:-4] not in redacted
+    assert redacted.startswith("this ")
+    assert redacted.endswith(", and that")
+
+
+def test_secret_is_hidden_before_a_text_is_cut():
+    said = one_line(Redactor(SECRET).redacted("x" * 290 + SECRET))
+    assert SECRET[:5] not in said
+
+
+def test_short_secret_is_not_sought_in_ordinary_words():
+    assert Redactor("in").redacted("in_1 is pending") == "in_1 is pending"
+
+
+def test_what_holds_no_secret_stays_as_it_is():
+    value = {"client_secret": None, "id": "in_1", "list": [1, 2.5, True, None, "text ***"]}
+    assert Redactor(SECRET).redacted_json(value) == value
