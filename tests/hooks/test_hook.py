@@ -12,9 +12,14 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_cfbilling.api import errors, models
 from airflow_provider_cfbilling.charging import errors as charging
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook, airflow_errors
+from airflow_provider_cfbilling.operators.cfbilling import (
+    CfBillingCreateTopupOperator,
+    CfBillingGetCreditBalanceOperator,
+)
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.records import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
-from tests.raw_servers import refused, refusing_port
+from airflow_provider_cfbilling.sensors.cfbilling import CfBillingCreditBalanceSensor
+from tests.raw_servers import ok, refused, refusing_port
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 OTHER_ACCOUNT_ID = "f" * 32
@@ -104,6 +109,27 @@ def test_hook_keeps_its_client_and_thereby_its_connections(sandbox: Sandbox):
     assert hook.get_conn() is hook.get_conn()
 
 
+def test_no_object_shows_the_secret(sandbox: Sandbox, connect: Callable[[str], None]):
+    token = "planted-token-58aa"
+    connect(sandbox.connection_uri(token=token))
+    hook, balance = CfBillingHook(), CfBillingGetCreditBalanceOperator(task_id="balance")
+    with pytest.raises(errors.CfBillingAuthenticationError) as refused_read:
+        hook.get_credit_balance()
+    with pytest.raises(AirflowFailException) as failed_task:
+        balance.execute({})  # type: ignore[arg-type]
+    client = hook.get_conn()
+    assert client._settings.secret == token  # it is there, and not shown
+    objects = [
+        *(hook, client, client._settings, client._transport, balance, balance.hook),
+        *(refused_read.value, failed_task.value, failed_task.value.__cause__),
+        CfBillingCreateTopupOperator(task_id="topup", amount_cents=1000),
+        CfBillingCreditBalanceSensor(task_id="sensor", below_cents=1, deferrable=True).trigger(),
+    ]
+    for shown in objects:
+        assert token not in f"{shown} {shown!r}"
+        assert token not in repr({**vars(shown), "secret": None})
+
+
 # test_connection
 
 
@@ -124,6 +150,16 @@ def test_connection_that_works_tells_balance_and_auto_top_up(
     sandbox.auto_topup(**switches)
 
     assert CfBillingHook().test_connection() == (True, f"Connected. Balance: $1,234.57. {said}")
+
+
+def test_reason_of_a_broken_auto_top_up_is_told_as_one_bounded_line(sandbox: Sandbox):
+    config = {"amount": 1, "threshold": 1, "error": "no\r\n\x1b[31mfunds " + "x" * 10_000}
+    balance = {"balance": 1, "has_default_payment_method": True, "topup_config": config}
+    sandbox.fault("getCreditBalance", "garbage", body=json.dumps(ok(balance)))
+    well, message = CfBillingHook().test_connection()
+    assert well
+    assert message.isprintable()
+    assert len(message) < 500
 
 
 @pytest.mark.parametrize(("balance_cents", "said"), [(640.19, "$6.40"), (0.0, "$0.00"), (-250.0, "-$2.50")])

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -44,14 +45,10 @@ class Database:
         with self._engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(query), values)]
 
-    def tables_with(self, text: str) -> list[str]:
-        """Return the tables that hold a text in any row."""
-        names = sqlalchemy.inspect(self._engine).get_table_names()
-        return [
-            name
-            for name in names
-            if any(text in _readable(row) for row in self.rows(f'SELECT * FROM "{name}"'))
-        ]
+    def tables(self) -> Iterator[tuple[str, str]]:
+        """Yield each table's name and all that it holds, as text."""
+        for name in sqlalchemy.inspect(self._engine).get_table_names():
+            yield name, "\n".join(map(_readable, self.rows(f'SELECT * FROM "{name}"')))
 
     def drop(self) -> None:
         self._engine.dispose()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,6 +25,7 @@ from uuid import UUID
 
 import pytest
 import requests
+from cryptography.fernet import Fernet
 
 from tests.real_airflow import processes
 from tests.real_airflow.command_line import CommandLine, tail
@@ -219,11 +221,17 @@ class Airflow:
         else:
             self._command_line.run("dags", "trigger", "--run-id", "run", dag_id)
 
-    def places_of(self, text: str) -> list[str]:
-        """Return the tables of the metadata database and the files, logs among them, that hold a text."""
-        files = [path for path in self.home.rglob("*") if path.is_file()]
-        holding = [path for path in files if text.encode() in path.read_bytes()]
-        return [*self._database.tables_with(text), *(str(path.relative_to(self.home)) for path in holding)]
+    def all_places(self) -> dict[str, str]:
+        """Return all that is kept: each table, what is encrypted in it, and each file, logs among them."""
+        fernet = Fernet(self._environment["AIRFLOW__CORE__FERNET_KEY"])
+        places = {}
+        for name, text in self._database.tables():
+            opened = [fernet.decrypt(token).decode() for token in re.findall(r"gAAAA[\w\-]+=*", text)]
+            places |= {name: text, f"{name}, decrypted": "\n".join(opened)}
+        for path in self.home.rglob("*"):
+            if path.is_file():
+                places[str(path.relative_to(self.home))] = path.read_bytes().decode("latin-1")
+        return places
 
     def connect(self, conn_id: str, uri: str) -> None:
         """Keep a connection in the metadata database, as somebody does in the UI."""
