@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv"
@@ -65,6 +66,17 @@ def faults(session: nox.Session) -> None:
     """Let top-ups fail, die and freeze in every way, and count the charges: about ten minutes."""
     install(session, NEWEST, "-e", ".[dev]")
     session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try inputs that nobody would think of on all that reads answers: about ten minutes."""
+    install(session, NEWEST, "-e", ".[dev]")
+    try:
+        install(session, NEWEST, "-e", ".[fuzz]")
+    except CommandFailed:
+        session.warn("atheris cannot be installed here: going on without coverage-guided fuzzing.")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
@@ -175,7 +187,8 @@ def renew_pins(session: nox.Session) -> None:
             for python in pythons(airflow):
                 # A newer Python keeps what an older one chose, so that one file serves them all.
                 pinned.write_text("\n".join(lines))
-                extras = ("--extra", "dev", *(("--extra", "bench") if airflow == NEWEST else ()))
+                newest_only = ("--extra", "bench", "--extra", "fuzz") if airflow == NEWEST else ()
+                extras = ("--extra", "dev", *newest_only)
                 lines |= compiled(python, "--constraint", str(pinned), *extras, "pyproject.toml")
             Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")
         wanted.write_text("mkdocs-material\nmkdocstrings[python]")

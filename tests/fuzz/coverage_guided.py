@@ -1,0 +1,62 @@
+"""Let coverage lead the way (atheris): what reaches a new line of the parsers is kept, and changed further.
+
+``python -m tests.fuzz.coverage_guided``, and what libFuzzer takes: ``-runs=1000000``, or a file that crashed.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["airflow_provider_cfbilling", "email"]):
+    from tests.fuzz.answers import GOOD, HEADERS, SECRET, answered, body_of, headers_taken, print_tally, tally
+
+RUNS = 1_000_000
+NAMES = list(GOOD)
+STATUSES = (200, 201, 302, 400, 401, 403, 404, 429, 500, 524)
+# What an answer is made of: changed byte by byte, JSON seldom stays JSON.
+WORDS = [
+    *("{", "}", "[", "]", ",", ":", "[]", "{}", "null", "true", "false", "0", "1e999", "NaN", '""', "[1]"),
+    *('"success":true', '"success":false', '"errors":[1]', '"errors":[[]]', '"result":{}', '"result":null'),
+    *("1e11", "1e17", "-1", "9" * 30, "\\u0000", SECRET),
+]
+began = time.monotonic()
+
+
+def taken(data: bytes) -> None:
+    """Take an input: a byte for what was asked for, one for the status, and the answer's body or headers."""
+    which, status, rest = data[0:1], data[1:2], data[2:]
+    status_code = STATUSES[sum(status) % len(STATUSES)]
+    if sum(which) % (len(NAMES) + 1) == len(NAMES):
+        headers_taken(status_code, dict(zip(HEADERS, rest.decode("latin-1").split("\n"), strict=False)))
+    else:
+        answered(NAMES[sum(which) % (len(NAMES) + 1)], status_code, rest)
+    if tally.total() % RUNS == 0:  # libFuzzer ends the process by itself
+        print_tally("coverage-guided (atheris)", time.monotonic() - began)
+
+
+def write_words(path: Path) -> None:
+    escaped = (word.replace("\\", "\\\\").replace('"', '\\"') for word in WORDS)
+    path.write_text("".join(f'"{word}"\n' for word in escaped))
+
+
+def write_seeds(folder: Path) -> None:
+    folder.mkdir()
+    for number, (name, (_, good)) in enumerate(GOOD.items()):
+        (folder / name).write_bytes(bytes([number, 0]) + body_of(good))
+    refusal = b'{"success": false, "errors": [{"code": 7003, "message": "no"}], "result": null}'
+    (folder / "refusal").write_bytes(bytes([0, 3]) + refusal)
+    headers = '120\n"default";r=0;t=60\nMon, 01 Jan 2026 00:00:00 GMT\n8a-AMS'
+    (folder / "headers").write_bytes(bytes([len(NAMES), 7]) + headers.encode())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        seeds, words = Path(folder, "seeds"), Path(folder, "words")
+        write_seeds(seeds)
+        write_words(words)
+        options = [f"-runs={RUNS}", "-max_len=4000", f"-dict={words}"]
+        atheris.Setup([sys.argv[0], *options, *sys.argv[1:], str(seeds)], taken)
+        atheris.Fuzz()
