@@ -21,7 +21,7 @@ help:
 	@echo "make docs         build the documentation into build/docs"
 	@echo "make screenshots  take the documentation's pictures anew (needs Chromium)"
 	@echo "make dist         build wheel and sdist into dist/"
-	@echo "make footprint    show that the package adds no other package to Airflow"
+	@echo "make footprint    install the wheel beside each bare Airflow; it adds no other package"
 	@echo "make pins         renew constraints/"
 
 demo: $(NOX)

@@ -100,6 +100,7 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("zizmor", "--quiet", "--offline", "--min-severity", "medium", ".github")
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         built = build(session, first)
         session.run("twine", "check", "--strict", *map(str, built))
@@ -126,8 +127,9 @@ def dist(session: nox.Session) -> None:
 
 
 def build(session: nox.Session, folder: str) -> list[Path]:
-    session.run("python", "-m", "build", "--installer", "uv", "--outdir", folder, silent=True)
-    return sorted(Path(folder).iterdir())
+    """Build the sdist, and the wheel from it, with the builder that the constraints name."""
+    session.run("uv", "build", "--quiet", "--build-constraint", pins(NEWEST), "--out-dir", folder)
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".gz", ".whl"))
 
 
 def look_into(session: nox.Session, wheel: Path) -> None:
@@ -146,11 +148,15 @@ def look_into(session: nox.Session, wheel: Path) -> None:
 @nox.session
 @nox.parametrize("python, airflow", [(python_for(airflow), airflow) for airflow in AIRFLOWS], ids=AIRFLOWS)
 def footprint(session: nox.Session, airflow: str) -> None:
-    """Show that installing this package beside Airflow adds no other package."""
+    """Install the built wheel beside a bare Airflow: it adds nothing else, and Airflow finds all of it."""
     install(session, airflow)
     session.run("uv", "pip", "uninstall", "--quiet", "airflow-provider-cfbilling")
     before = frozen(session)
-    install(session, airflow, ".")
+    with tempfile.TemporaryDirectory() as folder:
+        *_, wheel = build(session, folder)
+        install(session, airflow, str(wheel))
+        # Not from here, where the package's source would be found in place of what is installed.
+        session.run("python", "-P", "tests/installed.py", env={"AIRFLOW_HOME": folder})
     added = frozen(session) - before
     if {line.split("==")[0].split(" @ ")[0] for line in added} != {"airflow-provider-cfbilling"}:
         session.error(f"installing this package also changed {added}")
