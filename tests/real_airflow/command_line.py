@@ -7,6 +7,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.real_airflow import processes
+
 _TAIL_LINES = 40
 _LINE_LENGTH = 300
 
@@ -50,6 +52,10 @@ class CommandLine:
             self.process.stdin.flush()
             answer = next((line for line in self.process.stdout if line.startswith("ANSWER ")), "")
         assert answer == "ANSWER null\n", f"airflow {' '.join(arguments)}: {answer}\n{tail(self._log)}"
+
+    def stop(self) -> None:
+        processes.end_session(self.process.pid)
+        self.process.wait()
 
 
 def tail(log: Path) -> str:

@@ -26,20 +26,14 @@ def postgres_is_here() -> bool:
 
 
 class Database:
-    """A new database.
+    """A database that is there.
 
-    :param home: where SQLite's file goes.
+    :param url: SQLAlchemy's.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._name = f"cfbilling_test_{secrets.token_hex(6)}"
-        self.url = f"sqlite:///{home}/airflow.db"
-        if postgres_is_here():
-            _administer(f'CREATE DATABASE "{self._name}"')
-            self.url = f"postgresql+psycopg2://{_USER}@{_HOST}:{_PORT}/{self._name}"
-        self._engine = sqlalchemy.create_engine(self.url)
-        if not postgres_is_here():
-            self.rows("PRAGMA journal_mode=WAL")  # or who reads keeps others from writing
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
 
     def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
         with self._engine.connect() as connection:
@@ -50,8 +44,27 @@ class Database:
         for name in sqlalchemy.inspect(self._engine).get_table_names():
             yield name, "\n".join(map(_readable, self.rows(f'SELECT * FROM "{name}"')))
 
-    def drop(self) -> None:
+    def close(self) -> None:
         self._engine.dispose()
+
+
+class NewDatabase(Database):
+    """A new database.
+
+    :param home: where SQLite's file goes.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._name = f"cfbilling_test_{secrets.token_hex(6)}"
+        if postgres_is_here():
+            _administer(f'CREATE DATABASE "{self._name}"')
+            super().__init__(f"postgresql+psycopg2://{_USER}@{_HOST}:{_PORT}/{self._name}")
+        else:
+            super().__init__(f"sqlite:///{home}/airflow.db")
+            self.rows("PRAGMA journal_mode=WAL")  # or who reads keeps others from writing
+
+    def drop(self) -> None:
+        self.close()
         if postgres_is_here():
             _administer(f'DROP DATABASE "{self._name}" WITH (FORCE)')
 

@@ -5,15 +5,12 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -24,12 +21,12 @@ from typing import Any, Self
 from uuid import UUID
 
 import pytest
-import requests
 from cryptography.fernet import Fernet
 
-from tests.real_airflow import processes
+from tests.real_airflow.api import Api
 from tests.real_airflow.command_line import CommandLine, tail
-from tests.real_airflow.database import Database, postgres_is_here
+from tests.real_airflow.components import Components
+from tests.real_airflow.database import NewDatabase, postgres_is_here
 from tests.real_airflow.processes import Process
 
 AIRFLOW_VERSION = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
@@ -44,7 +41,7 @@ if not HAS_API_SERVER:
 # How long a task may be silent before the scheduler takes it for dead.
 HEARTBEAT_TIMEOUT = 15
 _START_TIMEOUT = 90.0
-_COMMAND_TIMEOUT = 60.0
+_SERVING = frozenset({"api-server", "webserver"})
 _LOOK_EVERY = 0.1
 
 
@@ -79,7 +76,7 @@ class Airflow:
     :param dags: the Dag file.
     :param dag_ids: the Dags in it.
     :param environment: of all its processes, beside what makes it an Airflow of its own.
-    :param components: what it consists of; ``WITH_UI`` for one that a browser can visit.
+    :param wanted: what it consists of; ``WITH_UI`` for one that a browser can visit.
     """
 
     def __init__(
@@ -87,72 +84,34 @@ class Airflow:
         dags: str,
         dag_ids: Collection[str],
         environment: Mapping[str, str],
-        components: Collection[str] = COMPONENTS,
+        wanted: Collection[str] = COMPONENTS,
     ) -> None:
-        self._components = components
+        self._wanted = wanted
         self._dag_ids = set(dag_ids)
         self.home = Path(tempfile.mkdtemp(prefix="cfbilling-real-airflow-"))
         self._dags = self.home / "dags" / "topups.py"
         self._dags.parent.mkdir()
         self._dags.write_text(dags)
-        self._database = Database(self.home)
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._environment = {**_inherited(), **self._settings(), **environment}
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._replaced: list[subprocess.Popen[bytes]] = []
+        self._database = NewDatabase(self.home)
+        self._api = Api(free_port())
+        self.url = self._api.url
+        self._environment = {
+            **inherited(),
+            **settings(self._database.url, self._api),
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags.parent),
+            **environment,
+        }
+        self._components = Components()
 
     @cached_property
     def _command_line(self) -> CommandLine:
         return CommandLine(self._environment, self.home)
 
-    def _settings(self) -> dict[str, str]:
-        settings = {
-            "CORE__DAGS_FOLDER": self._dags.parent,
-            "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
-            "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-            "CORE__LOAD_EXAMPLES": False,
-            "CORE__EXECUTOR": "LocalExecutor",
-            "CORE__PARALLELISM": 16 if postgres_is_here() else 4,
-            "DATABASE__SQL_ALCHEMY_CONN": self._database.url,
-            "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
-            "TRIGGERER__JOB_HEARTBEAT_SEC": 2,
-            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": 8,
-        }
-        if HAS_API_SERVER:
-            settings |= {
-                "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,
-                "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-                "API__HOST": "127.0.0.1",
-                "API__PORT": self._port,
-                "API__BASE_URL": self.url,
-                "API__WORKERS": 1,
-                "API__SECRET_KEY": secrets.token_hex(16),
-                "API_AUTH__JWT_SECRET": secrets.token_hex(32),
-                "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": HEARTBEAT_TIMEOUT,
-                "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 3,
-                "WORKERS__MIN_HEARTBEAT_INTERVAL": 2,
-            }
-        else:
-            settings |= {
-                "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": HEARTBEAT_TIMEOUT,
-                # Oftener, and a dead try is found again before it is dealt with, at the next try's expense.
-                "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 10,
-                "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
-                "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
-                "WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-                "WEBSERVER__WEB_SERVER_PORT": self._port,
-                "WEBSERVER__BASE_URL": self.url,
-                "WEBSERVER__WORKERS": 1,
-            }
-        return {f"AIRFLOW__{name}": str(value) for name, value in settings.items()} | {
-            "AIRFLOW_HOME": str(self.home)
-        }
-
     def __enter__(self) -> Self:
         try:
             self._command_line.run("db", "migrate")
-            for component in self._components:
+            for component in self._wanted:
                 self.start(component)
             self.wait_until("Airflow runs", self._is_ready, _START_TIMEOUT)
         except BaseException:
@@ -169,27 +128,16 @@ class Airflow:
         arguments = [component]
         if component in ("scheduler", "triggerer"):
             arguments.append("--skip-serve-logs")
-        with (self.home / f"{component}.log").open("ab") as log:
-            self._running[component] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *arguments],
-                env=self._environment,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        log = self.home / f"{component}.log"
+        self._components.start(component, arguments, self._environment, self.home, log)
 
     def kill(self, component: str) -> None:
         """SIGKILL all processes of a component. Not those of the tasks that it has started: it has none."""
         assert component != "scheduler", "its tasks are its children"
-        leader = self._running.pop(component)
-        self._replaced.append(leader)
-        for process in processes.of_session(leader.pid):
-            processes.send(process.pid, signal.SIGKILL)
+        self._components.kill(component)
 
     def runs(self, component: str) -> bool:
-        return component in self._running
+        return self._components.runs(component)
 
     @contextmanager
     def without(self, component: str) -> Iterator[None]:
@@ -202,12 +150,7 @@ class Airflow:
 
     def wait_until(self, what: str, condition: Callable[[], Any], seconds: float) -> Any:
         """Wait until a condition holds and return what it returned; in vain: show what Airflow has logged."""
-        deadline = time.monotonic() + seconds
-        while not (result := condition()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"in vain waited {seconds:g} s until {what}\n{self.log_tails()}")
-            time.sleep(_LOOK_EVERY)
-        return result
+        return wait_until(what, condition, seconds, self.log_tails)
 
     def log_tails(self, dag_id: str | None = None) -> str:
         """Return the last lines of each component's log, or of each try of a Dag's task."""
@@ -217,7 +160,7 @@ class Airflow:
 
     def trigger(self, dag_id: str) -> None:
         if HAS_API_SERVER:
-            self._api("POST", f"dags/{dag_id}/dagRuns", {"dag_run_id": "run", "logical_date": None})
+            self._api.trigger(dag_id)
         else:
             self._command_line.run("dags", "trigger", "--run-id", "run", dag_id)
 
@@ -240,7 +183,7 @@ class Airflow:
     def give_port_0(self, conn_id: str) -> None:
         """Do what lets "Test Connection" work where Airflow sends port 0 for a connection without one."""
         body = {"connection_id": conn_id, "conn_type": "cfbilling", "port": 0}
-        self._api("PATCH", f"connections/{conn_id}?update_mask=port", body)
+        self._api.call("PATCH", f"connections/{conn_id}?update_mask=port", body)
 
     def add_admin(self, name: str) -> None:
         """Add a user, with the name as password, where there is an Airflow to log in to."""
@@ -253,7 +196,7 @@ class Airflow:
         """Do what a user does who wants the task to be run again."""
         if HAS_API_SERVER:
             body = {"dry_run": False, "dag_run_id": "run", "task_ids": ["topup"], "only_failed": False}
-            self._api("POST", f"dags/{dag_id}/clearTaskInstances", body)
+            self._api.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
         else:
             self._command_line.run("tasks", "clear", "--yes", dag_id)
 
@@ -269,7 +212,7 @@ class Airflow:
 
     def mark_failed(self, dag_id: str) -> None:
         """Do what a user does who has lost patience."""
-        self._api("PATCH", f"dags/{dag_id}/dagRuns/run/taskInstances/topup", {"new_state": "failed"})
+        self._api.call("PATCH", f"dags/{dag_id}/dagRuns/run/taskInstances/topup", {"new_state": "failed"})
 
     def run_state(self, dag_id: str) -> str:
         ((state,),) = self._database.rows("SELECT state FROM dag_run WHERE dag_id = :dag_id", dag_id=dag_id)
@@ -304,12 +247,11 @@ class Airflow:
         title = f"airflow worker -- {self.task(dag_id).key}"
         if not HAS_API_SERVER:
             title = f"airflow task runner: {dag_id} topup "
-        scheduled = processes.of_session(self._running["scheduler"].pid)
+        scheduled = self._components.processes_of("scheduler")
         return [process for process in scheduled if process.title.startswith(title)]
 
     def _is_ready(self) -> bool:
-        for component, process in self._running.items():
-            assert process.poll() is None, f"{component} has ended:\n{self.log_tails()}"
+        assert not self._components.ended(), f"{self._components.ended()} ended:\n{self.log_tails()}"
         broken = self._database.rows("SELECT stacktrace FROM import_error")
         assert not broken, broken
         jobs = self._database.rows("SELECT job_type FROM job WHERE state = 'running'")
@@ -317,43 +259,69 @@ class Airflow:
         return (
             {"SchedulerJob", "TriggererJob"} <= {job for (job,) in jobs}
             and self._dag_ids <= {dag_id for (dag_id,) in dags}
-            and self._serves()
+            and (_SERVING.isdisjoint(self._wanted) or self._api.serves())
         )
 
-    def _serves(self) -> bool:
-        """Tell whether what a browser or a task would call answers, where there is such a thing."""
-        if not {"api-server", "webserver"} & set(self._components):
-            return True
-        with suppress(requests.ConnectionError):
-            return self._request("GET", "/auth/token" if HAS_API_SERVER else "/health").ok
-        return False
-
-    def _api(self, method: str, path: str, body: dict[str, Any]) -> None:
-        token = self._request("GET", "/auth/token").json()["access_token"]
-        headers = {"Authorization": f"Bearer {token}"}
-        response = self._request(method, f"/api/v2/{path}", json=body, headers=headers)
-        assert response.ok, f"{method} {path}: {response.status_code} {response.text}"
-
-    def _request(self, method: str, path: str, **arguments: Any) -> requests.Response:
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy has no business here
-            return session.request(method, f"{self.url}{path}", timeout=30, **arguments)
-
     def _stop(self) -> None:
-        leaders = [*self._replaced, *self._running.values(), self._command_line.process]
-        for leader in leaders:
-            # One that is about to be started is not seen at the first look.
-            while members := processes.of_session(leader.pid):
-                for process in members:
-                    processes.send(process.pid, signal.SIGKILL)
-                time.sleep(0.01)
-        for leader in leaders:
-            leader.wait(_COMMAND_TIMEOUT)
+        self._components.stop()
+        self._command_line.stop()
         self._database.drop()
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _inherited() -> dict[str, str]:
+def wait_until(what: str, condition: Callable[[], Any], seconds: float, shown: Callable[[], str]) -> Any:
+    """Wait until a condition holds and return what it returned; in vain: fail with what is ``shown``."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"in vain waited {seconds:g} s until {what}\n{shown()}")
+        time.sleep(_LOOK_EVERY)
+    return result
+
+
+def settings(database_url: str, api: Api) -> dict[str, str]:
+    """Return what makes an Airflow one of its own, quick to find out that something has died."""
+    chosen = {
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
+        "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "CORE__LOAD_EXAMPLES": False,
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": 16 if postgres_is_here() else 4,
+        "DATABASE__SQL_ALCHEMY_CONN": database_url,
+        "DATABASE__LOAD_DEFAULT_CONNECTIONS": False,
+        "TRIGGERER__JOB_HEARTBEAT_SEC": 2,
+        "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": 8,
+    }
+    if HAS_API_SERVER:
+        chosen |= {
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,
+            "CORE__EXECUTION_API_SERVER_URL": f"{api.url}/execution/",
+            "API__HOST": "127.0.0.1",
+            "API__PORT": api.url.rpartition(":")[2],
+            "API__BASE_URL": api.url,
+            "API__WORKERS": 1,
+            "API__SECRET_KEY": secrets.token_hex(16),
+            "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": HEARTBEAT_TIMEOUT,
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 3,
+            "WORKERS__MIN_HEARTBEAT_INTERVAL": 2,
+        }
+    else:
+        chosen |= {
+            "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": HEARTBEAT_TIMEOUT,
+            # Oftener, and a dead try is found again before it is dealt with, at the next try's expense.
+            "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 10,
+            "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
+            "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
+            "WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "WEBSERVER__WEB_SERVER_PORT": api.url.rpartition(":")[2],
+            "WEBSERVER__BASE_URL": api.url,
+            "WEBSERVER__WORKERS": 1,
+        }
+    return {f"AIRFLOW__{name}": str(value) for name, value in chosen.items()}
+
+
+def inherited() -> dict[str, str]:
     """Return what an Airflow of its own may know of this process's environment."""
     names = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "TZ", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("PG")}

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,3 +48,12 @@ def is_alive(pid: int) -> bool:
 def send(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def end_session(leader: int) -> None:
+    """SIGKILL all processes of a session."""
+    # One that is about to be started is not seen at the first look.
+    while members := of_session(leader):
+        for process in members:
+            send(process.pid, signal.SIGKILL)
+        time.sleep(0.01)
