@@ -8,21 +8,22 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo test test-matrix faults fuzz bench check docs screenshots dist footprint pins clean
+.PHONY: help demo test test-matrix test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
 
 help:
-	@echo "make demo         run the weekly top-up in the sandbox, with real Airflow"
-	@echo "make test         run the tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
-	@echo "make test-matrix  run the tests on every supported Airflow"
-	@echo "make faults       let top-ups fail, die and freeze in every way (ARGS=--help: what can be chosen)"
-	@echo "make fuzz         try inputs that nobody would think of on all that reads answers"
-	@echo "make bench        measure what it costs, beside its peers (ARGS=--help: what can be chosen)"
-	@echo "make check        lint, types, and what the built package holds"
-	@echo "make docs         build the documentation into build/docs"
-	@echo "make screenshots  take the documentation's pictures anew (needs Chromium)"
-	@echo "make dist         build wheel and sdist into dist/"
-	@echo "make footprint    install the wheel beside each bare Airflow; it adds no other package"
-	@echo "make pins         renew constraints/"
+	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
+	@echo "make test              run the tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
+	@echo "make test-matrix       run the tests on every supported Airflow"
+	@echo "make test-distributed  top up on many machines (Celery, PostgreSQL, Redis) and kill them"
+	@echo "make faults            let top-ups fail, die and freeze in every way (ARGS=--help: what can be chosen)"
+	@echo "make fuzz              try inputs that nobody would think of on all that reads answers"
+	@echo "make bench             measure what it costs, beside its peers (ARGS=--help: what can be chosen)"
+	@echo "make check             lint, types, and what the built package holds"
+	@echo "make docs              build the documentation into build/docs"
+	@echo "make screenshots       take the documentation's pictures anew (needs Chromium)"
+	@echo "make dist              build wheel and sdist into dist/"
+	@echo "make footprint         install the wheel beside each bare Airflow; it adds no other package"
+	@echo "make pins              renew constraints/"
 
 demo: $(NOX)
 	@$(NOX) --session demo
@@ -32,6 +33,9 @@ test: $(NOX)
 
 test-matrix: $(NOX)
 	@$(NOX) --session test -- $(ARGS)
+
+test-distributed: $(NOX)
+	@$(NOX) --session distributed -- $(ARGS)
 
 faults: $(NOX)
 	@$(NOX) --session faults -- $(ARGS)
