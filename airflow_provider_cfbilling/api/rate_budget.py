@@ -53,9 +53,10 @@ class RateBudget:
         """
         with self._lock:
             now = time.monotonic()
-            turn_at = max(self._next_turn_at, now)
-            spacing = self._spacing if turn_at < self._spacing_ends_at else _WAITING_SPACING_SECONDS
-            self._next_turn_at = turn_at + spacing
+            earlier = max(self._next_turn_at, now)
+            # What is left is spread until it is renewed, and not over the turns after that.
+            spread = min(earlier + self._spacing, self._spacing_ends_at + _WAITING_BURST_SECONDS)
+            self._next_turn_at = max(earlier + _WAITING_SPACING_SECONDS, spread)
             return max(0.0, self._next_turn_at - _WAITING_BURST_SECONDS - now, self._resume_at - now)
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:

@@ -229,6 +229,15 @@ def test_turn_comes_after_the_pause(virtual: VirtualTime):
     assert budget.turn() == pytest.approx(120)
 
 
+def test_little_that_is_left_puts_nobody_off_for_longer_than_until_it_is_renewed(virtual: VirtualTime):
+    budget = RateBudget()
+    budget.observe(200, {"Ratelimit": '"default";r=10;t=60'})
+    turns = [budget.turn() for _ in range(1000)]
+    assert turns == sorted(turns)
+    assert len([turn for turn in turns if turn < 60]) <= 1
+    assert turns[-1] == pytest.approx(60 + 1000 / 2, abs=2)
+
+
 def test_some_looks_may_come_at_once(virtual: VirtualTime):
     budget = RateBudget()
     assert [budget.turn() for _ in range(20)] == [0.0] * 20
