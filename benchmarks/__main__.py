@@ -1,4 +1,5 @@
-"""Measure everything: ``python -m benchmarks``, and print the tables of ``docs/performance.md``."""
+"""Measure everything: ``python -m benchmarks``, and print the tables of ``docs/performance.md`` and
+``docs/scaling.md``."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 
-PARTS = ("imports", "reads", "topups", "waits")
+PARTS = ("imports", "reads", "topups", "waits", "scaling")
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from benchmarks import imports, reads, topups, waits
+    from benchmarks import imports, reads, scaling, topups, waits
 
     print(
         f"Airflow {version('apache-airflow')}, Python {platform.python_version()}, "
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
         "reads": reads.table,
         "topups": topups.table,
         "waits": lambda: waits.table(options.seconds),
+        "scaling": scaling.table,
     }
     for name in options.only or PARTS:
         print(parts[name](), flush=True)

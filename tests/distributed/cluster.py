@@ -32,6 +32,8 @@ TRIGGERS_PER_TRIGGERER = 8
 # After so long the broker takes a message for lost that was not acknowledged, and delivers it again. Airflow
 # acknowledges it when the task has ended.
 VISIBILITY_SECONDS = 10
+# How long a task may be queued: longer than those of a test wait for a slot.
+QUEUED_SECONDS = 40
 _REDELIVERED = "Task already running elsewhere, ignoring redelivered message"
 _START_TIMEOUT = 120.0
 
@@ -220,5 +222,8 @@ def _of_many_machines(broker: Broker) -> dict[str, str]:
         "SCHEDULER__JOB_HEARTBEAT_SEC": 2,
         "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": 8,
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": 5,
+        # Celery loses what it takes up while its results cannot be written: Airflow sends it again.
+        "SCHEDULER__TASK_QUEUED_TIMEOUT": QUEUED_SECONDS,
+        "SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": 5,
     }
     return {f"AIRFLOW__{name}": str(value) for name, value in chosen.items()}

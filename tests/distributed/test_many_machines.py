@@ -19,7 +19,8 @@ from tests.distributed.cluster import (
     Cluster,
 )
 from tests.distributed.services import Broker, Postgres
-from tests.distributed.topups import TopUps
+from tests.distributed.topups import TopUps, charged_wrongly
+from tests.real_airflow import processes
 
 pytestmark = [pytest.mark.timeout(420)]
 
@@ -64,23 +65,14 @@ def test_killed_worker_leaves_its_posts_to_the_other(
         finished = topups.finish()
     assert finished.outcomes() == {"adopted": len(charged), "charged": topups.plan.count - len(charged)}
     assert finished.count("createTopup") == topups.plan.count + len(finished.results) - len(charged)
-    for task in topups.tasks():
-        if task.map_index in posting:
-            assert cluster.tries_on(FIRST, topups.plan.name, task.map_index) == [1]
-            assert task.try_number in cluster.tries_on(SECOND, topups.plan.name, task.map_index)
-    took = {
-        kind: [
-            task.ended_at - killed_at
-            for task in topups.tasks()
-            if task.map_index in posting and (topups.account_of(task) in charged) == made and task.ended_at
-        ]
-        for kind, made in (("made", True), ("not made", False))
-    }
-    for kind, seconds in took.items():
-        summary.append(
-            f"from the kill to the finished top-up, charge {kind}: "
-            + ", ".join(f"{each:.1f} s" for each in sorted(seconds))
-        )
+    moved = [task for task in topups.tasks() if task.map_index in posting]
+    for task in moved:
+        assert cluster.tries_on(FIRST, topups.plan.name, task.map_index) == [1]
+        assert task.try_number in cluster.tries_on(SECOND, topups.plan.name, task.map_index)
+    for made, what in ((True, "made"), (False, "not made")):
+        ends = [task.ended_at for task in moved if (topups.account_of(task) in charged) == made]
+        seconds = ", ".join(f"{ended_at - killed_at:.1f} s" for ended_at in sorted(ends))
+        summary.append(f"from the kill to the finished top-up, its charge {what}: {seconds}")
 
 
 @pytest.mark.plan("twice")
@@ -122,23 +114,30 @@ def test_killed_scheduler_and_triggerer_leave_their_work_to_the_others(
 
 
 @pytest.mark.plan("restarted")
-def test_database_that_crashes_in_the_middle_charges_nobody_twice(
+def test_database_that_is_away_until_tries_die_charges_nobody_twice(
     topups: TopUps, cluster: Cluster, cloudflare: Sandbox, postgres: Postgres, summary: list[str]
 ) -> None:
+    """Those that were charging can write down neither what they have done nor that they have failed."""
     cloudflare.fault("createTopup", "hang", "after", times=2)
     cloudflare.fault("createTopup", "hang", "before", times=2)
     topups.start()
     topups.until("charges hang", lambda: len(topups.hanging()) == 4)
-    looks = len(topups.requests("getInvoiceHistory"))
+    hanging = topups.hanging()
+    posting = [
+        process.pid
+        for task in topups.tasks()
+        for worker in WORKERS
+        if topups.account_of(task) in hanging and (process := cluster.task_process(worker, task))
+    ]
+    assert len(posting) == 4
     postgres.crash()
-    topups.until("a lost charge is looked for", lambda: len(topups.requests("getInvoiceHistory")) > looks)
+    topups.until("they have died", lambda: not any(processes.is_alive(pid) for pid in posting))
     postgres.start()
     topups.until("the Dag run has ended", lambda: cluster.revive() or topups.has_ended(), 240)
     finished = topups.end()
-    assert max(finished.charges.values()) == 1
-    states = cluster.states(topups.plan.name)
-    summary.append(f"after the database's crash: {dict(states)}, {sum(finished.charges.values())} charges")
-    for task in topups.tasks():
-        assert task.state in ("success", "failed")
-        if task.state == "success":
-            assert finished.charges[topups.account_of(task)] == 1
+    charges, states = finished.charges, cluster.states(topups.plan.name)
+    summary.append(f"after the database's crash: {dict(states)}, {sum(charges.values())} charges")
+    assert max(charges.values()) == 1, charged_wrongly(charges)
+    assert set(states) <= {"success", "failed"}
+    done = [topups.account_of(task) for task in topups.tasks() if task.state == "success"]
+    assert all(charges[account_id] == 1 for account_id in done)

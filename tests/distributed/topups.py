@@ -21,7 +21,7 @@ from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupO
 """
 
 _DAG = """
-with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), max_active_tasks=64):
+with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), max_active_tasks=32):
     CfBillingCreateTopupOperator.partial(
         task_id="topup",
         cfbilling_conn_id="{name}",
