@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz``: hypothesis, then atheris where it is installed, 100,000 inputs and more."""
+"""``python -m tests.fuzz``: hypothesis, then atheris where it is installed, 100,000 inputs and more each."""
 
 import os
 import subprocess

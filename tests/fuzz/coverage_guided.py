@@ -11,17 +11,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["airflow_provider_cfbilling", "email"]):
-    from tests.fuzz.answers import GOOD, HEADERS, SECRET, answered, body_of, headers_taken, print_tally, tally
+    from tests.fuzz.answers import GOOD, HEADERS, answered, body_of, headers_taken, print_tally, tally
 
-RUNS = 1_000_000
+RUNS = 100_000
 NAMES = list(GOOD)
 STATUSES = (200, 201, 302, 400, 401, 403, 404, 429, 500, 524)
-# What an answer is made of: changed byte by byte, JSON seldom stays JSON.
-WORDS = [
-    *("{", "}", "[", "]", ",", ":", "[]", "{}", "null", "true", "false", "0", "1e999", "NaN", '""', "[1]"),
-    *('"success":true', '"success":false', '"errors":[1]', '"errors":[[]]', '"result":{}', '"result":null'),
-    *("1e11", "1e17", "-1", "9" * 30, "\\u0000", SECRET),
-]
 began = time.monotonic()
 
 
@@ -37,13 +31,7 @@ def taken(data: bytes) -> None:
         print_tally("coverage-guided (atheris)", time.monotonic() - began)
 
 
-def write_words(path: Path) -> None:
-    escaped = (word.replace("\\", "\\\\").replace('"', '\\"') for word in WORDS)
-    path.write_text("".join(f'"{word}"\n' for word in escaped))
-
-
 def write_seeds(folder: Path) -> None:
-    folder.mkdir()
     for number, (name, (_, good)) in enumerate(GOOD.items()):
         (folder / name).write_bytes(bytes([number, 0]) + body_of(good))
     refusal = b'{"success": false, "errors": [{"code": 7003, "message": "no"}], "result": null}'
@@ -54,9 +42,6 @@ def write_seeds(folder: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        seeds, words = Path(folder, "seeds"), Path(folder, "words")
-        write_seeds(seeds)
-        write_words(words)
-        options = [f"-runs={RUNS}", "-max_len=4000", f"-dict={words}"]
-        atheris.Setup([sys.argv[0], *options, *sys.argv[1:], str(seeds)], taken)
+        write_seeds(Path(folder))
+        atheris.Setup([sys.argv[0], f"-runs={RUNS}", "-max_len=4000", *sys.argv[1:], folder], taken)
         atheris.Fuzz()
