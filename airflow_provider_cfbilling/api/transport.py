@@ -81,7 +81,7 @@ class Transport:
         """Ask for something that changes nothing, again if need be.
 
         Bounded by the connection's ``max_attempts`` and by ``READ_TOTAL_SECONDS``. What Cloudflare says
-        about when to come back (``Retry-After``, ``Ratelimit``) is obeyed in full.
+        about when to come back (``Retry-After``, ``Ratelimit``) is obeyed, up to an hour.
 
         :raises CfBillingError: the last failure.
         """

@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.api.reader import read
-from tests.fuzz.answers import GOOD, HEADERS, SECRET, answered, body_of, headers_taken, tally
+from tests.fuzz.answers import GOOD, HEADERS, SECRET, answered, body_of, headers_taken, places, tally
 from tests.raw_servers import Peer, RawServer, client_at, http
 
 LONGER = int(os.environ.get("CFBILLING_FUZZ_EXAMPLES", "0"))
@@ -43,12 +43,6 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=12,
 )
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return where something stands in a JSON value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
 
 
 @st.composite

@@ -111,6 +111,12 @@ def print_tally(how: str, seconds: float) -> None:
     print(f"{how}: {tally.total():,} inputs in {seconds:.0f} s: {parts}", flush=True)
 
 
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return where something stands in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
+
+
 def body_of(result: Any) -> bytes:
     return json.dumps({"success": True, "errors": [], "messages": [], "result": result}).encode()
 

@@ -3,6 +3,8 @@
 ``python -m tests.fuzz.coverage_guided``, and what libFuzzer takes: ``-runs=1000000``, or a file that crashed.
 """
 
+import json
+import random
 import sys
 import tempfile
 import time
@@ -11,11 +13,31 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["airflow_provider_cfbilling", "email"]):
-    from tests.fuzz.answers import GOOD, HEADERS, answered, body_of, headers_taken, print_tally, tally
+    from tests.fuzz.answers import GOOD, HEADERS, answered, body_of, headers_taken, places, print_tally, tally
 
-RUNS = 100_000
+RUNS = 1_000_000
 NAMES = list(GOOD)
 STATUSES = (200, 201, 302, 400, 401, 403, 404, 429, 500, 524)
+# What is put in a place of the JSON, as text.
+ODD = [
+    *(
+        "null",
+        "true",
+        "0",
+        "-1",
+        "0.5",
+        "1e11",
+        "1e17",
+        "1e18",
+        "1e300",
+        "1e999",
+        "NaN",
+        "9" * 30,
+        "9" * 4400,
+    ),
+    *('""', '"in_1"', '"pending"', '"\\r\\n\\u001b"', '"https://a@b"', '"\\ud800"', "[]", "{}", "[[1]]"),
+    *('{"a":1,"a":2}', "[" * 1500, '{"a":' * 1200),
+]
 began = time.monotonic()
 
 
@@ -31,6 +53,21 @@ def taken(data: bytes) -> None:
         print_tally("coverage-guided (atheris)", time.monotonic() - began)
 
 
+def changed(data: bytes, most: int, seed: int) -> bytes:
+    """Change one place of the JSON, which bytes changed at random would hardly leave JSON; or those."""
+    chance = random.Random(seed)
+    try:
+        value = json.loads(data[2:] if chance.random() < 0.7 else b"")
+        *way, last = chance.choice(places(value)[1:])
+    except (ValueError, RecursionError, IndexError):
+        return bytes(atheris.Mutate(data, most))
+    parent = value
+    for key in way:
+        parent = parent[key]
+    parent[last] = "PLACE"
+    return data[:2] + json.dumps(value).replace('"PLACE"', chance.choice(ODD), 1).encode()[: most - 2]
+
+
 def write_seeds(folder: Path) -> None:
     for number, (name, (_, good)) in enumerate(GOOD.items()):
         (folder / name).write_bytes(bytes([number, 0]) + body_of(good))
@@ -43,5 +80,9 @@ def write_seeds(folder: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         write_seeds(Path(folder))
-        atheris.Setup([sys.argv[0], f"-runs={RUNS}", "-max_len=4000", *sys.argv[1:], folder], taken)
+        atheris.Setup(
+            [sys.argv[0], f"-runs={RUNS}", "-max_len=8000", *sys.argv[1:], folder],
+            taken,
+            custom_mutator=changed,
+        )
         atheris.Fuzz()
