@@ -39,6 +39,8 @@ _HEADERS = {
     "Accept": "application/json",
     # Answers are small; without compression a limit on bytes is a limit on memory.
     "Accept-Encoding": "identity",
+    # From a cache in between, an older history would hide a charge, and an older `Date` end the search for it.
+    "Cache-Control": "no-cache",
 }
 
 _full_jitter = tenacity.wait_random_exponential(multiplier=0.5, max=15)

@@ -250,7 +250,7 @@ def test_global_api_key_opens_the_sandbox(sandbox: Sandbox):
         assert client.get_topup_limits().min_cents == 1000
 
 
-def test_request_says_who_asks_and_asks_for_no_compression():
+def test_request_says_who_asks_and_asks_for_neither_compression_nor_a_cached_answer():
     with RawServer(answering(http(ok(LIMITS)))) as server, client_at(f"{server.url}/v4/") as client:
         client.get_topup_limits()
 
@@ -259,6 +259,7 @@ def test_request_says_who_asks_and_asks_for_no_compression():
     assert head.startswith(f"GET {path} HTTP/1.1\r\n")
     assert "User-Agent: airflow-provider-cfbilling/" in head
     assert "Accept-Encoding: identity\r\n" in head
+    assert "Cache-Control: no-cache\r\n" in head
 
 
 # how much is taken in
