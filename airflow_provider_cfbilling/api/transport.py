@@ -39,7 +39,7 @@ _HEADERS = {
     "Accept": "application/json",
     # Answers are small; without compression a limit on bytes is a limit on memory.
     "Accept-Encoding": "identity",
-    # From a cache in between, an older history would hide a charge, and an older `Date` end the search for it.
+    # An older history, from a cache in between, would hide a charge; an older `Date` would end its search.
     "Cache-Control": "no-cache",
 }
 

@@ -15,8 +15,8 @@ PLANS = {
         Plan("many", first=0x1000, count=200),
         Plan("killed", first=0x2000, count=8, post_seconds=12),
         Plan("twice", first=0x3000, count=2, post_seconds=40),
-        Plan("halved", first=0x4000, count=16, settle_seconds=25, deferrable=True),
-        Plan("restarted", first=0x5000, count=16, settle_seconds=1),
+        Plan("halved", first=0x4000, count=16, settle_seconds=40, deferrable=True),
+        Plan("restarted", first=0x5000, count=16, post_seconds=12, settle_seconds=1),
     )
 }
 _summary: list[str] = []
