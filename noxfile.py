@@ -107,7 +107,7 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("zizmor", "--quiet", "--offline", "--min-severity", "medium", ".github")
+    session.run("zizmor", "--quiet", "--offline", "--strict-collection", "--min-severity=medium", ".github")
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         built = build(session, first)
         session.run("twine", "check", "--strict", *map(str, built))
