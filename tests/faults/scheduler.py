@@ -81,7 +81,7 @@ class Task:
         self._processes: list[Process] = []
         self._orphans: list[_Orphan] = []
         begun = datetime.now(UTC)
-        self._dag_run: dict[str, Any] = {"run_type": "scheduled", "start_date": begun, "clear_number": 0}
+        self._dag_run: dict[str, Any] = {"run_type": "manual", "start_date": begun, "clear_number": 0}
         if self.setting.runs_after:
             waited = self.setting.randomness.uniform(0, 0.5)
             self._dag_run["run_after"] = begun - timedelta(seconds=waited)
