@@ -43,7 +43,7 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "placeholders": {
                         "login": "32 hex digits, from the dashboard's address bar",
-                        "password": "token with AI Gateway Read (watch) or Write (top up)",
+                        "password": "token with AI Gateway: Read (watch) or Edit (top up)",
                         "host": "https://api.cloudflare.com/client/v4",
                     },
                 },

@@ -57,7 +57,7 @@ _EXTRAS = ("email", *_NUMBERS)
 class CfBillingHook(BaseHook):
     """Reads Cloudflare's AI Gateway Billing API, and tops up credits, through an Airflow connection.
 
-    Every method raises a :class:`~airflow_provider_cfbilling.api.errors.CfBillingError`.
+    Where it fails, every method raises a :class:`~airflow_provider_cfbilling.api.errors.CfBillingError`.
 
     :param cfbilling_conn_id: the Airflow connection: ``login`` is the account id, ``password`` the API
         token, ``host`` the base URL where it is not Cloudflare's.

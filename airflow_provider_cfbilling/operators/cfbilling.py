@@ -49,8 +49,8 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
     When the answer to the charge is lost, the task looks for its invoice, and charges anew only once it is
     proven that nothing was charged. See "What happens when" in the documentation.
 
-    :param amount_cents: what to charge, in cents: 2500 is $25.00. At least 1000, and within the account's
-        limits. A template may render it.
+    :param amount_cents: what to charge, in cents: 2500 is $25.00. At least 1000 ($10.00), and within the
+        account's limits. A template may render it.
     :param payment_method_id: the Stripe payment method to charge; the account's default where None.
     :param wait_for_completion: wait until the charge has settled and the credits are there.
     :param poll_interval: seconds between two looks while waiting.

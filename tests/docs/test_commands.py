@@ -82,8 +82,8 @@ def environment(page: str, dag_folder: DagFolder, home: Path) -> dict[str, str]:
     dags = home / "dags"
     shutil.copytree(ROOT / "example_dags", dags)
     for block in blocks("python"):
-        if block.page == page and "with DAG(" in block.text:
-            (dags / f"block_{block.number}.py").write_text(block.text)
+        if block.page in (page, "index.md") and "with DAG(" in block.text:
+            (dags / f"{Path(block.page).stem}_{block.number}.py").write_text(block.text)
     dag_folder.copy_database(home)
     extras = metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     return {

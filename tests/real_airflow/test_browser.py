@@ -64,7 +64,7 @@ def fill_in(pages: Pages, conn_id: str, sandbox: Sandbox, token: str) -> None:
 def test_form_shows_what_is_needed_and_nothing_else(pages: Pages) -> None:
     (connection_type,) = get_provider_info()["connection-types"]
     behaviour = connection_type["ui-field-behaviour"]
-    pages.new_connection("looked_at")
+    pages.new_connection("cfbilling_default")
     assert behaviour["relabeling"] == {
         "login": "Account ID",
         "password": "API token",
