@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cfbilling.charging.journal import Journal, NoJournal, Record
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _KEY = "cfbilling_topup"
+_log = logging.getLogger(__name__)
 
 
 class TaskJournal:
@@ -47,32 +48,43 @@ def charge_by(context: Context, max_run_age: float | None) -> float | None:
         return None
     due: Any = getattr(dag_run, "run_after", None) or context["data_interval_end"]
     latest = float(due.timestamp()) + max_run_age
-    next_due = _next_run_due(context)
-    if next_due and dag_run.start_date and next_due <= dag_run.start_date:
-        latest = min(latest, float(next_due.timestamp()))
-    return latest
+    try:
+        superseded_at = _superseded_at(context)
+    except Exception as error:  # a schedule may be anybody's code: max_run_age is left
+        _log.warning("Cannot tell when the schedule's next run is due: %s: %s", type(error).__name__, error)
+        return latest
+    return latest if superseded_at is None else min(latest, superseded_at)
 
 
-def _next_run_due(context: Context) -> Any:
-    """Return when the schedule wants the run after this one; None where it wants none, or cannot be asked."""
+def _superseded_at(context: Context) -> float | None:
+    """Return when the next run was due, in Unix seconds, where that was before this one began; else None."""
+    dag_run: Any = context["dag_run"]
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    cleared = bool(getattr(dag_run, "clear_number", 0))  # somebody wants it, and has set its start anew
+    if cleared or not (start and end and dag_run.start_date):
+        return None
+    timetable = _timetable_of(context)
+    if not timetable.periodic:  # such as @continuous, which wants the next run now, whenever it is asked
+        return None
     from airflow.timetables.base import DataInterval, TimeRestriction
 
-    timetable: Any = context["dag"].timetable
-    if not hasattr(timetable, "next_dagrun_info"):
-        # From Airflow 3.2 on a task has only the timetable's description. Should this way to it change, what
-        # is left is max_run_age.
-        with suppress(ImportError):
-            from airflow.serialization.encoders import coerce_to_core_timetable
-
-            timetable = coerce_to_core_timetable(timetable)
-    start, end = context["data_interval_start"], context["data_interval_end"]
-    if not (hasattr(timetable, "next_dagrun_info") and start and end):
-        return None
     following = timetable.next_dagrun_info(
         last_automated_data_interval=DataInterval(start, end),
         restriction=TimeRestriction(earliest=end, latest=None, catchup=True),
     )
-    return following.run_after if following else None
+    if following is None or following.run_after > dag_run.start_date:
+        return None
+    return float(following.run_after.timestamp())
+
+
+def _timetable_of(context: Context) -> Any:
+    timetable: Any = context["dag"].timetable
+    if hasattr(timetable, "next_dagrun_info"):
+        return timetable
+    # From Airflow 3.2 on a task has only the timetable's description.
+    from airflow.serialization.encoders import coerce_to_core_timetable
+
+    return coerce_to_core_timetable(timetable)
 
 
 def dag_run_began_at(context: Context) -> float:

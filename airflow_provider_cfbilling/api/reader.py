@@ -84,8 +84,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if value is None:
             return None
         (kind,) = (option for option in get_args(kind) if option is not NoneType)
-        if (kind is datetime and value == 0) or (kind is Id and value == ""):
-            return None  # how the API says "never", and "none"
+        if kind is datetime and value == 0:
+            return None  # how the API says "never"
+        if kind is Id and isinstance(value, str) and not is_id(value):
+            return None  # one odd invoice must not make the whole history unreadable
     if value is None:
         raise CfBillingMalformedResponseError(f"The answer's {where} is missing or null")
     if get_origin(kind) is tuple:
