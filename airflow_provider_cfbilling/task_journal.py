@@ -66,11 +66,13 @@ def _superseded_at(context: Context) -> float | None:
     timetable = _timetable_of(context)
     if not timetable.periodic:  # such as @continuous, which wants the next run now, whenever it is asked
         return None
+    from airflow.providers.common.compat.sdk import timezone  # type: ignore[attr-defined]
     from airflow.timetables.base import DataInterval, TimeRestriction
 
+    interval = DataInterval(timezone.coerce_datetime(start), timezone.coerce_datetime(end))
     following = timetable.next_dagrun_info(
-        last_automated_data_interval=DataInterval(start, end),
-        restriction=TimeRestriction(earliest=end, latest=None, catchup=True),
+        last_automated_data_interval=interval,
+        restriction=TimeRestriction(earliest=interval.end, latest=None, catchup=True),
     )
     if following is None or following.run_after > dag_run.start_date:
         return None

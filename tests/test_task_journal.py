@@ -1,0 +1,51 @@
+"""Until when a run of a schedule may charge, where the schedule is not one of clock times."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_cfbilling.task_journal import charge_by
+
+DAY = 86_400.0
+DUE = datetime(2026, 1, 31, 6, tzinfo=UTC)
+HOURLY = DAG("hourly", schedule="@hourly", start_date=DUE)
+
+
+class Broken:
+    periodic = True
+
+    def next_dagrun_info(self, **_: Any) -> None:
+        raise RuntimeError("this schedule reads a database")
+
+
+def context(dag: Any = HOURLY, interval: bool = True, clear_number: int = 0) -> Any:
+    """Return what a task is told whose run began three hours late."""
+    dag_run = {"run_type": "scheduled", "run_after": DUE, "start_date": DUE + timedelta(hours=3)}
+    ends = {"data_interval_start": DUE - timedelta(hours=1), "data_interval_end": DUE}
+    return {
+        "dag": dag,
+        "dag_run": SimpleNamespace(**dag_run, clear_number=clear_number),
+        **(ends if interval else {}),
+    }
+
+
+def test_run_whose_successor_was_due_may_charge_until_then() -> None:
+    assert charge_by(context(), DAY) == (DUE + timedelta(hours=1)).timestamp()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        context(interval=False),  # a partition's run
+        context(clear_number=1),
+        context(dag=SimpleNamespace(timetable=Broken())),
+        context(dag=DAG("continuous", schedule="@continuous", start_date=DUE, max_active_runs=1)),
+        context(dag=DAG("once", schedule="@once", start_date=DUE)),
+    ],
+    ids=["no interval", "cleared", "broken schedule", "continuous", "once"],
+)
+def test_run_without_a_successor_that_is_known_may_charge_for_a_day(told: Any) -> None:
+    assert charge_by(told, DAY) == DUE.timestamp() + DAY
