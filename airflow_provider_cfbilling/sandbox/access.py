@@ -34,7 +34,7 @@ class Credentials:
         return hashlib.sha256(secret.encode()).hexdigest()[:12] if secret else None
 
 
-def authorise(
+def authorize(
     credentials: Credentials, account_id: str, accounts: Mapping[str, Account], *, write: bool
 ) -> Account:
     """Give the account that the credentials open, or raise the refusal."""

@@ -14,7 +14,6 @@ from airflow_provider_cfbilling.sandbox.records import (
     Invoice,
     Origin,
     PastInvoice,
-    Status,
 )
 
 _UNSET_CONFIGS: dict[str, dict[str, Any]] = {
@@ -25,7 +24,7 @@ _UNSET_CONFIGS: dict[str, dict[str, Any]] = {
 
 
 class CardDeclinedError(Exception):
-    """The card was refused at once: no invoice, no charge."""
+    """The card was refused at once: no charge, and no invoice that will ever be paid."""
 
 
 class Bank:
@@ -44,22 +43,24 @@ class Bank:
         outcome = account.next_topup_outcome or account.topup_outcome
         if account.next_topup_outcome:
             self._ledger.save_account(account_id, replace(account, next_topup_outcome=None))
-        if outcome == "declined":
-            raise CardDeclinedError
-        final: Status | None = None if outcome == "requires_action" else outcome
         now = self._clock()
         invoice = Invoice(
             id=_new_invoice_id(),
             account_id=account_id,
             amount_cents=amount_cents,
-            amount_due_cents=round(amount_cents * (1 + account.tax_percent / 100)),
+            amount_due_cents=account.amount_due_cents(amount_cents),
             status="open",
             origin=origin,
             created=int(now),
             visible_at=now + account.history_lag_seconds,
-            settles_at=now + account.settle_seconds if final else None,
-            settles_as=final,
+            status_visible_at=now + account.status_lag_seconds,
         )
+        if outcome == "declined":
+            if account.declined_leaves != "nothing":
+                self._ledger.add_invoice(replace(invoice, status=account.declined_leaves))
+            raise CardDeclinedError
+        if outcome != "requires_action":
+            invoice = replace(invoice, settles_at=now + account.settle_seconds, settles_as=outcome)
         with self._ledger.transaction():
             self._ledger.add_invoice(invoice)
             self._ledger.add_charge(invoice, now)
@@ -101,7 +102,7 @@ class Bank:
     def _changed_config(self, config: dict[str, Any], change: AutoTopup) -> dict[str, Any]:
         if change.action == "unset":
             return _UNSET_CONFIGS[change.style]
-        if change.action == "heal":
+        if change.action == "recover":
             return {**config, "error": None, "disabledReason": None, "lastFailedAt": None}
         if change.action == "disable":
             return {**config, "disabledReason": change.reason}

@@ -54,7 +54,7 @@ class SandboxClient:
     def auto_topup(
         self, action: AutoTopupAction, account_id: str | None = None, **details: object
     ) -> Invoice | None:
-        """Break, heal, disable, unset or perform an automatic top-up: the fields of ``AutoTopup``.
+        """Let an automatic top-up break, recover, be disabled, be unset or happen: fields of ``AutoTopup``.
 
         Returns the invoice of one that was performed; None: the card was declined, or another action.
         """

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from airflow_provider_cfbilling.sandbox.access import Credentials, authorise
+from airflow_provider_cfbilling.sandbox.access import Credentials, authorize
 from airflow_provider_cfbilling.sandbox.answers import RefusalError, success
 from airflow_provider_cfbilling.sandbox.operations import Call, Operation, route
 from airflow_provider_cfbilling.sandbox.records import SeenRequest
@@ -69,7 +69,7 @@ class Exchange:
         accounts = self._world.ledger.accounts()
         call = Call(
             account_id=account_id,
-            account=authorise(self._credentials, account_id, accounts, write=operation.write),
+            account=authorize(self._credentials, account_id, accounts, write=operation.write),
             query=parse_qs(self._query, keep_blank_values=True),
             content_type=self.request.headers.get("content-type", ""),
             body=self._body,
@@ -79,8 +79,9 @@ class Exchange:
 
     def dressed(self, response: Response) -> Response:
         """Add the headers that every answer of Cloudflare's carries, unless a fault has set them."""
+        wrong_by = self.fault.seconds if self.fault and self.fault.kind == "clock" else 0.0
         headers = {
-            "date": formatdate(self._world.now(), usegmt=True),
+            "date": formatdate(self._world.now() + wrong_by, usegmt=True),
             "cf-ray": f"{secrets.token_hex(8)}-AMS",
             **self._limit_headers,
         }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["reset", "drop", "hang", "status", "garbage", "slow", "redirect", "truncate"]
+Kind = Literal["reset", "drop", "hang", "status", "garbage", "slow", "redirect", "truncate", "clock"]
 When = Literal["before", "after", "middle", "late"]
+
+_MAX_CLOCK_ERROR = 1e9  # seconds, some 30 years: the date can still be written
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,16 @@ class Fault:
     :param kind: ``reset`` (the connection is reset), ``drop`` (closed without an answer), ``hang`` (open, and
         never an answer), ``status`` (an error instead of the answer), ``garbage`` (2xx with another body),
         ``slow`` (the answer trickles in byte by byte), ``redirect`` (3xx), ``truncate`` (the connection is
-        closed before as many bytes came as ``Content-Length`` says).
+        closed before as many bytes came as ``Content-Length`` says), ``clock`` (performed, whatever ``when``
+        is, with its usual response, whose ``Date`` alone is wrong by ``seconds``).
     :param when: ``before``: the operation is not performed; ``after``: performed, then its answer is spoiled;
         ``middle``: performed, and half of the answer's body arrives before the reset, drop or hang; ``late``:
         performed ``seconds`` after the spoiled answer, for a hang ``seconds`` after the client has gone.
         Where nothing was performed, ``slow`` and ``truncate`` spoil an error page.
     :param times: how many requests it meets; None: every one, until the faults are removed.
     :param skip: how many requests pass unharmed before.
-    :param seconds: of ``late``; of ``slow``: between two bytes.
+    :param seconds: of ``late``; of ``slow``: between two bytes; of ``clock``: how far its ``Date`` is ahead,
+        negative: behind.
     :param status: the answer's status: of ``status`` (default 502), ``redirect`` (302), ``garbage`` (200).
     :param html: ``status`` answers the HTML page of Cloudflare's edge instead of a JSON envelope.
     :param headers: of the answer of ``status``, ``garbage`` and ``redirect``; ``date`` and the like too.
@@ -53,6 +57,12 @@ class Fault:
             raise ValueError("status must be from 200 to 599")
         if (self.times is not None and self.times < 1) or self.skip < 0:
             raise ValueError("times must be at least 1 (or None), skip at least 0")
+        if self.kind == "clock":
+            if not 0 < abs(self.seconds) <= _MAX_CLOCK_ERROR:
+                raise ValueError(f"seconds of 'clock' must not be 0, nor exceed {_MAX_CLOCK_ERROR:.0e}")
+            return  # whatever `when` is
+        if self.seconds < 0:
+            raise ValueError("seconds must not be negative, except for 'clock'")
         if self.when == "middle" and self.kind not in ("reset", "drop", "hang"):
             raise ValueError(f"when='middle' is for reset, drop and hang, not for {self.kind!r}")
         if self.when == "late" and self.kind == "slow":

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS invoices (
     amount_cents INTEGER NOT NULL, amount_due_cents INTEGER NOT NULL,
     status TEXT NOT NULL, origin TEXT NOT NULL,
     created INTEGER NOT NULL, visible_at REAL NOT NULL, settles_at REAL, settles_as TEXT,
-    description TEXT, without TEXT NOT NULL
+    description TEXT, without TEXT NOT NULL, status_visible_at REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS charges (
     number INTEGER PRIMARY KEY, account_id TEXT NOT NULL, amount_cents INTEGER NOT NULL, at REAL NOT NULL,
@@ -116,8 +116,8 @@ class Ledger:
     def charges(self, account_id: str | None = None) -> list[Charge]:
         """Oldest first."""
         rows = self._run(
-            "SELECT charges.account_id, charges.amount_cents, at, invoice_id, origin, status"
-            " FROM charges JOIN invoices ON invoices.id = invoice_id"
+            "SELECT charges.account_id, charges.amount_cents, amount_due_cents, at, invoice_id, origin,"
+            " status FROM charges JOIN invoices ON invoices.id = invoice_id"
             " WHERE ? IN (charges.account_id, '') ORDER BY charges.number",
             account_id or "",
         )

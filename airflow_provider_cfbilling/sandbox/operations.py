@@ -19,7 +19,7 @@ _LONGEST_HISTORY = 1_000  # windows
 
 @dataclass(frozen=True)
 class Call:
-    """One authorised request.
+    """One authorized request.
 
     :param query: the query's parameters, each with all its values.
     :param now: Unix seconds.
@@ -50,6 +50,11 @@ class Call:
         if len(values) > 1:
             raise bad_request(f"Invalid query: {name} is repeated")
         return values[0] if values else None
+
+    def refuse_parameters(self, *names: str) -> None:
+        for name in names:
+            if name in self.query:
+                raise bad_request(f"Invalid query: unrecognized parameter {name!r}")
 
     def choice(self, name: str, options: tuple[str, ...], default: str | None = None) -> str:
         value = self.parameter(name)
@@ -101,7 +106,7 @@ class Operations:
         try:
             invoice = self._bank.top_up(call.account_id, amount_cents)
         except CardDeclinedError:
-            raise RefusalError(400, 7103, "Your card was declined (card_declined)") from None
+            raise RefusalError(402, 7103, "Your card was declined (card_declined)") from None
         topup = {"client_secret": new_client_secret(), "onboarding": True, "payment_intent_id": invoice.id}
         return {**topup, "client_secret": None} if account.sparse else topup | PAYMENT_METHODS[payment_method]
 
@@ -110,7 +115,7 @@ class Operations:
         if invoice_id is None:
             raise bad_request("Invalid body: payment_intent_id is required")
         for invoice in self._ledger.invoices(call.account_id):
-            if invoice.id == invoice_id:
+            if invoice.id == invoice_id and invoice.status_visible_at <= call.now:
                 status = "completed" if invoice.status == "paid" else "pending"
                 return {"payment_intent_id": invoice_id, "status": status}
         raise RefusalError(404, 7002, "Invoice not found")
@@ -121,6 +126,9 @@ class Operations:
             optional = ("error", "disabledReason", "lastFailedAt")
             return {key: value for key, value in config.items() if value is not None or key not in optional}
         return config
+
+    def get_topup_eligibility(self, call: Call) -> object:
+        return {} if call.account.sparse else {"manual_topup": {"limits": self.get_topup_limits(call)}}
 
     def get_topup_limits(self, call: Call) -> object:
         account = call.account
@@ -143,8 +151,10 @@ class Operations:
     def get_invoice_history(self, call: Call) -> object:
         origin = call.choice("type", ("auto", "manual", "all"), "all")
         page, per_page = 1, call.account.per_page
-        if not call.account.ignore_page:
+        if call.account.page_parameter == "honored":
             page, per_page = call.count("page", page), call.count("per_page", per_page)
+        if call.account.page_parameter == "refused":
+            call.refuse_parameters("page", "per_page")
         invoices = [
             invoice
             for invoice in self._ledger.invoices(call.account_id)
@@ -166,7 +176,7 @@ class Operations:
         return {"id": "upcoming_in_sandbox", "status": "draft", **amounts, **bounds, "invoice_lines": [line]}
 
     def get_usage_history(self, call: Call) -> object:
-        """Made-up spend, the same for the same window; at most the newest thousand windows."""
+        """Made-up spend in US dollars, the same for the same window; at most the newest thousand windows."""
         grouping = call.choice("value_grouping_window", ("day", "hour"))
         width = _WINDOW_MS[grouping]
         end_ms = call.number("end_time", call.now * 1000)
@@ -176,7 +186,7 @@ class Operations:
         history = [
             {
                 "id": f"{grouping}_{number}",
-                "aggregated_value": number * 37 % 500 / 4,
+                "aggregated_value": _spend_dollars(number, grouping),
                 "start_time": number * width,
                 "end_time": (number + 1) * width,
             }
@@ -194,6 +204,12 @@ class Operations:
 
     def refuse_token(self, call: Call) -> object:
         raise RefusalError(403, 10403, "Forbidden: only dashboard sessions may do this")
+
+
+def _spend_dollars(number: int, grouping: str) -> float:
+    """From 1 to 5 US dollars a day, with fractions of a cent; an hour has a 24th of that."""
+    a_day = 1 + number * 7_919 % 40_000 / 10_000
+    return round(a_day * _WINDOW_MS[grouping] / _WINDOW_MS["day"], 6)
 
 
 def _invoice_json(invoice: Invoice, account: Account) -> dict[str, Any]:
@@ -235,6 +251,7 @@ _ROUTES: dict[str, dict[str, Operation]] = {
         "POST": Operation("createTopupConfig", Operations.refuse_token),
         "DELETE": Operation("deleteTopupConfig", Operations.refuse_token),
     },
+    "topup/eligibility": {"GET": Operation("getTopupEligibility", Operations.get_topup_eligibility)},
     "topup/limits": {"GET": Operation("getTopupLimits", Operations.get_topup_limits)},
     "credit-balance": {"GET": Operation("getCreditBalance", Operations.get_credit_balance)},
     "invoice-history": {"GET": Operation("getInvoiceHistory", Operations.get_invoice_history)},

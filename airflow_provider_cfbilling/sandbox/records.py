@@ -21,7 +21,9 @@ PAYMENT_METHODS = {
 Outcome = Literal["paid", "declined", "requires_action", "void", "uncollectible"]
 Origin = Literal["manual", "auto"]
 Status = Literal["draft", "open", "paid", "uncollectible", "void"]
-AutoTopupAction = Literal["break", "heal", "disable", "unset", "perform"]
+DeadInvoice = Literal["nothing", "void", "open"]
+PageParameter = Literal["honored", "ignored", "refused"]
+AutoTopupAction = Literal["break", "recover", "disable", "unset", "perform"]
 UnsetStyle = Literal["null", "zero", "absent"]
 
 Record = TypeVar("Record")
@@ -44,16 +46,24 @@ class Account:
     :param max_cents: largest top-up in cents.
     :param currency: of limits and invoices.
     :param default_payment_method: ``pm_sandbox_default``, ``pm_sandbox_second``, or None: no default.
-    :param topup_outcome: what becomes of a top-up: ``paid``; ``declined`` (refused at once, nothing is
+    :param topup_outcome: what becomes of a top-up: ``paid``; ``declined`` (at once, with a 402: nothing is
         charged); ``requires_action`` (3-D Secure: pending for ever); ``void`` or ``uncollectible`` (accepted,
         then failed at the time of settlement).
     :param next_topup_outcome: the same, for the next top-up only.
+    :param declined_leaves: what a declined top-up leaves in the history: ``nothing``, or an invoice of that
+        status that is never settled and is not a charge.
     :param settle_seconds: from a top-up's acceptance to its settlement.
-    :param tax_percent: added to an invoice's ``amount_due``; the credit bought stays the amount asked for.
+    :param status_lag_seconds: how long after its creation ``topup/status`` responds with 404 for a top-up.
+    :param fee_percent: Cloudflare's fee, from 0 to 100, added to the ``amount_due`` of a top-up's invoice.
+        The credit bought stays the amount requested, whatever fee, tax and ``credit_cents`` are.
+    :param tax_percent: added to the amount and its fee.
+    :param credit_cents: account credit or a coupon, in cents: taken off the ``amount_due`` of every top-up's
+        invoice, down to 0. It is not used up.
     :param history_lag_seconds: how long after its creation an invoice appears in the history.
-    :param per_page: invoices on one page of the history, unless the request says otherwise.
-    :param ignore_page: the history ignores ``page`` and ``per_page``, which the real API does not document.
-    :param sparse: answers leave out what the contract calls optional, and send null where it may be null.
+    :param per_page: invoices on one page of the history, unless a request's ``per_page`` is honored.
+    :param page_parameter: what the history does with ``page`` and ``per_page``, which the real API does not
+        document: ``honored``, ``ignored``, or ``refused`` with a 400.
+    :param sparse: responses leave out what the contract calls optional, and send null where it may be null.
     :param topup_config: the auto top-up configuration, exactly as the API shall answer it.
     :param spending_limit: the legacy spending limit, exactly as the API shall answer it.
     :param token: the API token with "AI Gateway Write" on this account.
@@ -67,11 +77,15 @@ class Account:
     default_payment_method: Literal["pm_sandbox_default", "pm_sandbox_second"] | None = "pm_sandbox_default"
     topup_outcome: Outcome = "paid"
     next_topup_outcome: Outcome | None = None
+    declined_leaves: DeadInvoice = "nothing"
     settle_seconds: float = 2.0
+    status_lag_seconds: float = 0.0
+    fee_percent: float = 5.0
     tax_percent: float = 0.0
+    credit_cents: int = 0
     history_lag_seconds: float = 0.0
     per_page: int = 20
-    ignore_page: bool = False
+    page_parameter: PageParameter = "ignored"
     sparse: bool = False
     topup_config: dict[str, Any] = field(default_factory=_active_topup_config)
     spending_limit: dict[str, Any] = field(default_factory=_no_spending_limit)
@@ -81,6 +95,16 @@ class Account:
     def __post_init__(self) -> None:
         if self.per_page < 1:
             raise ValueError("per_page must be at least 1")
+        if not 0 <= self.fee_percent <= 100:
+            raise ValueError("fee_percent must be from 0 to 100")
+        if self.credit_cents < 0 or self.status_lag_seconds < 0:
+            raise ValueError("credit_cents and status_lag_seconds must not be negative")
+
+    def amount_due_cents(self, amount_cents: int) -> int:
+        """What an invoice over that many cents of credit asks for: with fee and tax, less account credit."""
+        with_fee = amount_cents + round(amount_cents * self.fee_percent / 100)
+        with_tax = with_fee + round(with_fee * self.tax_percent / 100)
+        return max(0, with_tax - self.credit_cents)
 
 
 @dataclass(frozen=True)
@@ -88,10 +112,11 @@ class Invoice:
     """An invoice as the sandbox keeps it; times are Unix seconds.
 
     :param amount_cents: the credit bought.
-    :param amount_due_cents: what the card pays, tax included.
+    :param amount_due_cents: what the card pays: with fee and tax, less account credit.
     :param visible_at: when the history begins to show it.
     :param settles_at: when ``status`` becomes ``settles_as``; both None: never.
     :param without: comma-separated names of fields the history leaves out.
+    :param status_visible_at: when ``topup/status`` begins to report it.
     """
 
     id: str
@@ -106,18 +131,22 @@ class Invoice:
     settles_as: Status | None = None
     description: str | None = "AI Gateway credits"
     without: str = ""
+    status_visible_at: float = 0.0
 
 
 @dataclass(frozen=True)
 class Charge:
-    """A top-up that was performed, whether or not anybody was told.
+    """A top-up that was performed, whether or not its response arrived.
 
+    :param amount_cents: the credit bought.
+    :param amount_due_cents: what the card pays: with fee and tax, less account credit.
     :param at: Unix seconds.
     :param status: of its invoice, now: ``open`` until it is settled.
     """
 
     account_id: str
     amount_cents: int
+    amount_due_cents: int
     at: float
     invoice_id: str
     origin: Origin
@@ -150,7 +179,7 @@ class PastInvoice:
     """An invoice to put into the history; it is not a charge and does not touch the balance.
 
     :param created: Unix seconds; by default now.
-    :param amount_due_cents: by default ``amount_cents``.
+    :param amount_due_cents: by default ``amount_cents``, without fee and tax.
     :param without: comma-separated names of fields the history leaves out.
     """
 
@@ -167,8 +196,8 @@ class PastInvoice:
 class AutoTopup:
     """Something that happens to an account's auto top-up.
 
-    :param action: ``break`` it (the last charge failed), ``disable`` it (Cloudflare turned it off), ``heal``
-        it of both, ``unset`` it, or ``perform`` one now.
+    :param action: ``break`` it (the last charge failed), ``disable`` it (Cloudflare turned it off), let it
+        ``recover`` from both, ``unset`` it, or ``perform`` one now.
     :param error: for ``break``.
     :param last_failed_at: for ``break``: Unix seconds; by default now.
     :param milliseconds: for ``break``: the API answers that time in milliseconds.

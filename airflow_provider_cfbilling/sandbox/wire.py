@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from http import HTTPStatus
+from http.client import responses
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,13 +36,13 @@ class Wire:
 
     async def spoil(self, fault: Fault, response: Response) -> None:
         """Send what the fault leaves of a response, and return when the client has gone."""
-        head, body = _head(response), bytes(response.body)
+        head, body = head_of(response), bytes(response.body)
         if fault.when == "middle":
             self._transport.write(head + body[: len(body) // 2])
         if fault.kind == "slow":
             await self._trickle(head, body, fault)
         elif fault.kind == "truncate":
-            self._transport.write(_head(response, missing=100) + body)
+            self._transport.write(head_of(response, missing=100) + body)
         elif fault.kind == "reset":
             await self._reset()
         if fault.kind != "hang":
@@ -67,9 +67,9 @@ class Wire:
         self._transport.write(at_last)
 
 
-def _head(response: Response, missing: int = 0) -> bytes:
+def head_of(response: Response, missing: int = 0) -> bytes:
     """Status line and headers, promising some more bytes than there are."""
-    phrase = HTTPStatus(response.status_code).phrase
+    phrase = responses.get(response.status_code, "")
     headers = {**response.headers, "content-length": str(len(response.body) + missing), "connection": "close"}
     lines = [f"HTTP/1.1 {response.status_code} {phrase}", *(f"{name}: {headers[name]}" for name in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -8,6 +8,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 
 READING = [
     "topup/config",
+    "topup/eligibility",
     "topup/limits",
     "credit-balance",
     "invoice-history",

@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import socket
 import time
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
+from airflow_provider_cfbilling.sandbox.answers import failure
+from airflow_provider_cfbilling.sandbox.wire import head_of
 
 PERFORMED = [("before", 0), ("after", 1)]
 
@@ -118,6 +121,54 @@ def test_status_answers_an_error(sandbox: Sandbox, top_up, when, charged):
     assert response.headers["cf-ray"]
     assert len(sandbox.charges()) == charged
     assert sandbox.requests()[0].status == 429
+
+
+@pytest.mark.parametrize(("when", "charged"), [("before", 0), ("after", 100)])
+def test_status_can_be_any_refusal_in_an_envelope(sandbox: Sandbox, top_up, when, charged):
+    for status in range(400, 500):
+        sandbox.fault("createTopup", "status", when=when, status=status)
+
+    for status in range(400, 500):
+        response = top_up()
+        assert response.status_code == status
+        assert response.json()["errors"] == [{"code": 10000 + status, "message": f"Injected error {status}"}]
+
+    assert len(sandbox.charges()) == charged
+    assert [request.status for request in sandbox.requests()] == list(range(400, 500))
+
+
+def test_status_line_needs_no_name_of_its_status():
+    assert head_of(failure(499, 10499, "Client closed request")).startswith(b"HTTP/1.1 499 \r\n")
+    assert head_of(failure(402, 7103, "declined")).startswith(b"HTTP/1.1 402 Payment Required\r\n")
+
+
+@pytest.mark.parametrize("seconds", [-3600, 86_400])
+@pytest.mark.parametrize("when", ["before", "after", "middle", "late"])
+def test_clock_sets_only_the_date_wrong(sandbox: Sandbox, top_up, when, seconds):
+    sandbox.configure_server(clock_offset_seconds=600)
+    sandbox.fault("createTopup", "clock", when=when, seconds=seconds)
+
+    wrong, right = top_up(), top_up()
+
+    off = [
+        parsedate_to_datetime(each.headers["Date"]).timestamp() - time.time() - 600 for each in (wrong, right)
+    ]
+    assert off == [pytest.approx(seconds, abs=5), pytest.approx(0, abs=5)]
+    charges, requests_seen = sandbox.charges(), sandbox.requests()
+    assert [charge.invoice_id for charge in charges] == [
+        each.json()["result"]["payment_intent_id"] for each in (wrong, right)
+    ]
+    assert abs(charges[0].at - time.time() - 600) < 5
+    assert [(request.fault, request.status) for request in requests_seen] == [("clock", 200), (None, 200)]
+
+
+def test_clock_is_wrong_on_a_refusal_too(sandbox: Sandbox, top_up):
+    sandbox.fault("createTopup", "clock", seconds=-3600)
+
+    refused = top_up(999)
+
+    assert refused.status_code == 400
+    assert parsedate_to_datetime(refused.headers["Date"]).timestamp() < time.time() - 3500
 
 
 def test_fault_may_set_the_headers_of_cloudflare(sandbox: Sandbox, call):
@@ -234,6 +285,9 @@ def test_fault_can_stay_until_it_is_removed(sandbox: Sandbox, call):
         ({"operation": "createTopup", "kind": "slow", "when": "late"}, "late"),
         ({"operation": "createTopup", "kind": "status", "status": 42}, "status"),
         ({"operation": "createTopup", "kind": "status", "status": True}, "status"),
+        ({"operation": "createTopup", "kind": "clock"}, "seconds"),
+        ({"operation": "createTopup", "kind": "clock", "seconds": 1e12}, "seconds"),
+        ({"operation": "createTopup", "kind": "reset", "when": "late", "seconds": -1}, "seconds"),
     ],
 )
 def test_fault_that_makes_no_sense_is_refused_by_name(sandbox: Sandbox, fault, complaint):

@@ -74,6 +74,13 @@ def test_account_is_created_when_it_is_configured(sandbox: Sandbox, call):
         ({"topup_outcome": "lost"}, "topup_outcome"),
         ({"default_payment_method": "pm_unknown"}, "default_payment_method"),
         ({"per_page": 0}, "per_page"),
+        ({"fee_percent": -1}, "fee_percent"),
+        ({"fee_percent": 101}, "fee_percent"),
+        ({"credit_cents": -1}, "credit_cents"),
+        ({"credit_cents": 26.25}, "credit_cents"),
+        ({"status_lag_seconds": -1}, "status_lag_seconds"),
+        ({"declined_leaves": "paid"}, "declined_leaves"),
+        ({"page_parameter": "required"}, "page_parameter"),
     ],
 )
 def test_switch_that_makes_no_sense_is_refused_by_name(sandbox: Sandbox, switches, complaint):

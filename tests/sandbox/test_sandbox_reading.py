@@ -35,7 +35,8 @@ def test_past_invoice_is_no_charge(sandbox: Sandbox):
     assert sandbox.balance_cents() == 640.19
 
 
-def test_history_has_pages(sandbox: Sandbox, call):
+def test_history_can_have_pages(sandbox: Sandbox, call):
+    sandbox.configure(page_parameter="honored")
     for number in range(5):
         sandbox.add_invoice(1000 + number, created=1_700_000_000 + number)
 
@@ -48,13 +49,24 @@ def test_history_has_pages(sandbox: Sandbox, call):
     assert history(call, page=9)["invoices"] == []
 
 
-def test_history_can_ignore_the_page(sandbox: Sandbox, call):
-    sandbox.configure(ignore_page=True, per_page=1)
+def test_history_ignores_the_page_as_documented(sandbox: Sandbox, call):
+    sandbox.configure(per_page=1)
     for _ in range(2):
         sandbox.add_invoice(1000)
 
-    assert history(call, page=2, per_page=50) == history(call)
+    assert history(call, page=2, per_page=50) == history(call, page="some") == history(call)
     assert history(call)["pagination"] == {"has_more": True, "page": 1, "per_page": 1, "total_count": 2}
+
+
+@pytest.mark.parametrize("parameter", ["page", "per_page"])
+def test_history_can_refuse_a_page(sandbox: Sandbox, call, parameter):
+    sandbox.configure(page_parameter="refused")
+
+    refused = call("GET", "invoice-history", params={parameter: 1})
+
+    assert refused.status_code == 400
+    assert repr(parameter) in refused.json()["errors"][0]["message"]
+    assert history(call, type="manual")["invoices"] == []
 
 
 def test_history_can_lag_behind(sandbox: Sandbox, call, top_up):
@@ -92,7 +104,9 @@ def test_invoice_can_lack_fields(sandbox: Sandbox, call):
         "usage-history?value_grouping_window=day&end_time=nan",
     ],
 )
-def test_bad_query_is_refused(call, path):
+def test_bad_query_is_refused(sandbox: Sandbox, call, path):
+    sandbox.configure(page_parameter="honored")
+
     assert call("GET", path).status_code == 400
 
 
@@ -108,6 +122,23 @@ def test_usage_history_of_all_time_is_bounded(call):
     query = {"value_grouping_window": "hour", "start_time": -1e300, "end_time": 1e300}
 
     assert len(call("GET", "usage-history", params=query).json()["result"]["history"]) == 1000
+
+
+@pytest.mark.parametrize(("grouping", "least", "most"), [("day", 1, 5), ("hour", 1 / 24, 5 / 24)])
+def test_usage_history_is_some_dollars_a_day_and_the_same_again(call, grouping, least, most):
+    query = {
+        "value_grouping_window": grouping,
+        "start_time": 1_790_000_000_000,
+        "end_time": 1_792_000_000_000,
+    }
+
+    first, again = (call("GET", "usage-history", params=query).json()["result"] for _ in range(2))
+
+    dollars = [window["aggregated_value"] for window in first["history"]]
+    assert first == again
+    assert all(least <= value < most for value in dollars)
+    assert len(set(dollars)) > len(dollars) / 2
+    assert any(value != round(value, 2) for value in dollars), "no fraction of a cent"
 
 
 def test_spending_limit_can_be_read_and_deleted_but_not_set(sandbox: Sandbox, call):

@@ -46,6 +46,7 @@ def test_invoice_history(billing, account_id):
         history = billing.invoice_history(account_id=account_id, type=kind)
         assert [invoice.id for invoice in history.invoices] == ids
         assert history.pagination.total_count == len(ids)
+        assert [invoice.amount_due for invoice in history.invoices] == [1050] * len(ids)
 
 
 def test_credit_balance(sandbox: Sandbox, billing, account_id):
@@ -62,6 +63,15 @@ def test_invoice_preview_and_usage_history(billing, account_id):
         account_id=account_id, value_grouping_window="day", start_time=0, end_time=1e9
     )
     assert len(usage.history) == 12
+
+
+def test_declined_card_is_status_402(sandbox: Sandbox, billing, account_id):
+    sandbox.configure(topup_outcome="declined")
+
+    with pytest.raises(cloudflare.APIStatusError, match="card_declined") as declined:
+        billing.topup.create(account_id=account_id, amount=1000)
+
+    assert declined.value.status_code == 402
 
 
 def test_topup_config_in_every_state(sandbox: Sandbox, billing, account_id):

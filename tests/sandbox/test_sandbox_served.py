@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -109,8 +110,35 @@ def test_every_switch_of_the_page_is_known_to_the_sandbox(sandbox: Sandbox):
 
     for action in re.findall(r'autoTopup\("(\w+)"\)', page):
         sandbox.auto_topup(action)
-    for name, value in re.findall(r'configure\(\{ (\w+): "?(\w+)"? \}\)', page):
-        sandbox.configure(**{name: int(value) if value.isdigit() else value})
-    assert "next_topup_outcome" in page
+    switches = [from_javascript(each) for each in re.findall(r"configure\((\{.*?\})\)", page)]
+    for each in switches:
+        sandbox.configure(**each)
+    faults = [from_javascript(each) for each in re.findall(r'send\("faults", (\{.*?\})\)', page)]
+    for each in faults:
+        sandbox.fault(**each)
     for name in re.findall(r"\bstate\.(\w+)", page):
         assert name in sandbox.state()
+    assert {"next_topup_outcome": "declined", "declined_leaves": "void"} in switches
+    assert [each["credit_cents"] for each in switches if "credit_cents" in each] == [2625, 0]
+    assert [each["fee_percent"] for each in switches if "fee_percent" in each] == [0, 5]
+    assert {"status_lag_seconds": 5} in switches
+    assert [each["operation"] for each in faults if each.get("times", 1) is None] == [
+        "getTopupEligibility",
+        "getTopupLimits",
+    ]
+
+
+def from_javascript(literal: str) -> dict[str, object]:
+    """An object written as in JSON, except for the quotes around its keys."""
+    return json.loads(re.sub(r"(\w+):", r'"\1":', literal))
+
+
+def test_every_field_of_a_charge_on_the_page_is_known_to_the_sandbox(sandbox: Sandbox):
+    sandbox.auto_topup("perform")
+    (charge,) = sandbox.state()["charges"]
+
+    page = requests.get(sandbox.url, timeout=5).text
+
+    shown = set(re.findall(r"\bcharge\.(\w+)", page))
+    assert shown <= set(charge)
+    assert {"amount_cents", "amount_due_cents"} <= shown

@@ -42,9 +42,9 @@ def test_topup_is_pending_then_completed_and_credited(sandbox: Sandbox, call, to
     until(lambda: status_of(call, invoice_id) == "completed")
     paid = only_invoice(call)
     assert (paid["id"], paid["status"]) == (invoice_id, "paid")
-    assert (paid["amount_due"], paid["amount_paid"], paid["amount_remaining"]) == (2500, 2500, 0)
+    assert (paid["amount_due"], paid["amount_paid"], paid["amount_remaining"]) == (2625, 2625, 0)
     assert result(call("GET", "credit-balance"))["balance"] == 3140.19
-    assert [charge.amount_cents for charge in sandbox.charges()] == [2500]
+    assert [(charge.amount_cents, charge.amount_due_cents) for charge in sandbox.charges()] == [(2500, 2625)]
 
 
 def test_client_secret_is_unique_and_recognisable(top_up):
@@ -65,16 +65,30 @@ def test_declined_card_charges_nothing(sandbox: Sandbox, call, top_up):
 
     response = top_up()
 
-    assert response.status_code == 400
-    assert "card_declined" in response.json()["errors"][0]["message"]
+    assert response.status_code == 402
+    assert response.json()["errors"] == [{"code": 7103, "message": "Your card was declined (card_declined)"}]
     assert sandbox.charges() == []
     assert result(call("GET", "invoice-history"))["invoices"] == []
+
+
+@pytest.mark.parametrize("status", ["void", "open"])
+def test_declined_card_can_leave_a_dead_invoice(sandbox: Sandbox, call, top_up, status):
+    sandbox.configure(topup_outcome="declined", declined_leaves=status, settle_seconds=0)
+
+    assert top_up(2500).status_code == 402
+
+    dead = only_invoice(call)
+    assert (dead["status"], dead["amount_due"], dead["amount_paid"]) == (status, 2625, 0)
+    assert status_of(call, dead["id"]) == "pending"
+    assert only_invoice(call) == dead
+    assert sandbox.charges() == []
+    assert sandbox.balance_cents() == 640.19
 
 
 def test_next_outcome_holds_for_one_topup_only(sandbox: Sandbox, top_up):
     sandbox.configure(next_topup_outcome="declined")
 
-    assert [top_up().status_code for _ in range(2)] == [400, 200]
+    assert [top_up().status_code for _ in range(2)] == [402, 200]
     assert len(sandbox.charges()) == 1
 
 
@@ -103,13 +117,52 @@ def test_payment_that_fails_later_stays_pending_and_its_invoice_tells(
     assert sandbox.balance_cents() == 640.19
 
 
-def test_tax_makes_the_invoice_larger_but_not_the_credit(sandbox: Sandbox, call, top_up):
-    sandbox.configure(tax_percent=19, settle_seconds=0)
+@pytest.mark.parametrize(
+    ("switches", "due"),
+    [
+        ({}, 2625),
+        ({"fee_percent": 0}, 2500),
+        ({"fee_percent": 0, "tax_percent": 19}, 2975),
+        ({"tax_percent": 20}, 3150),
+        ({"fee_percent": 2.4}, 2560),
+        ({"credit_cents": 625}, 2000),
+        ({"credit_cents": 2625}, 0),
+        ({"credit_cents": 9999, "tax_percent": 20}, 0),
+        ({"credit_cents": 150, "tax_percent": 20}, 3000),
+    ],
+)
+def test_fee_tax_and_credit_change_what_is_due_but_not_what_is_bought(
+    sandbox: Sandbox, call, top_up, switches, due
+):
+    sandbox.configure(**switches, settle_seconds=0)
 
-    top_up(1000)
+    top_up(2500)
 
-    assert only_invoice(call)["amount_due"] == 1190
-    assert sandbox.balance_cents() == 1640.19
+    invoice = only_invoice(call)
+    assert (invoice["amount_due"], invoice["amount_paid"], invoice["status"]) == (due, due, "paid")
+    assert [(charge.amount_cents, charge.amount_due_cents) for charge in sandbox.charges()] == [(2500, due)]
+    assert sandbox.balance_cents() == 3140.19
+
+
+def test_account_credit_is_not_used_up(sandbox: Sandbox, top_up):
+    sandbox.configure(credit_cents=2625)
+
+    assert [top_up(2500).status_code for _ in range(2)] == [200, 200]
+
+    assert [charge.amount_due_cents for charge in sandbox.charges()] == [0, 0]
+
+
+def test_status_can_lag_behind(sandbox: Sandbox, call, top_up):
+    sandbox.configure(status_lag_seconds=0.3, settle_seconds=0)
+    invoice_id = result(top_up())["payment_intent_id"]
+    sandbox.configure(status_lag_seconds=0)
+
+    unknown = call("POST", "topup/status", json={"payment_intent_id": invoice_id})
+
+    assert (unknown.status_code, unknown.json()["errors"][0]["code"]) == (404, 7002)
+    assert only_invoice(call)["id"] == invoice_id
+    time.sleep(0.35)
+    assert status_of(call, invoice_id) == "completed"
 
 
 def test_without_a_default_payment_method_one_must_be_named(sandbox: Sandbox, call, top_up):
@@ -126,7 +179,9 @@ def test_without_a_default_payment_method_one_must_be_named(sandbox: Sandbox, ca
 def test_limits_of_the_account_hold(sandbox: Sandbox, call, top_up):
     sandbox.configure(min_cents=2000, max_cents=3000)
 
-    assert result(call("GET", "topup/limits")) == {"min_cents": 2000, "max_cents": 3000, "currency": "usd"}
+    limits = {"min_cents": 2000, "max_cents": 3000, "currency": "usd"}
+    assert result(call("GET", "topup/eligibility")) == {"manual_topup": {"limits": limits}}
+    assert result(call("GET", "topup/limits")) == limits
     assert [top_up(amount).status_code for amount in (1999, 2000, 3000, 3001)] == [400, 200, 200, 400]
     assert [charge.amount_cents for charge in sandbox.charges()] == [2000, 3000]
 
@@ -189,9 +244,15 @@ def test_failing_auto_topup_is_reported_in_both_places(sandbox: Sandbox, call):
     assert result(call("GET", "topup/config"))["lastFailedAt"] == 1_750_000_000_000
     sandbox.auto_topup("disable", reason="too_many_failures")
     assert result(call("GET", "topup/config"))["disabledReason"] == "too_many_failures"
-    sandbox.auto_topup("heal")
-    healed = result(call("GET", "topup/config"))
-    assert (healed["error"], healed["disabledReason"], healed["lastFailedAt"]) == (None, None, None)
+    sandbox.auto_topup("recover")
+    recovered = result(call("GET", "topup/config"))
+    assert (recovered["error"], recovered["disabledReason"], recovered["lastFailedAt"]) == (None, None, None)
+
+
+def test_eligibility_that_is_sparse_gives_no_limits(sandbox: Sandbox, call):
+    sandbox.configure(sparse=True)
+
+    assert result(call("GET", "topup/eligibility")) == {}
 
 
 @pytest.mark.parametrize("style", ["null", "zero", "absent"])
@@ -210,7 +271,8 @@ def test_automatic_topup_makes_an_auto_invoice_and_a_charge(sandbox: Sandbox, ca
 
     assert result(call("GET", "invoice-history?type=auto"))["invoices"][0]["id"] == invoice.id
     assert result(call("GET", "invoice-history?type=manual"))["invoices"] == []
-    assert [(charge.origin, charge.amount_cents) for charge in sandbox.charges()] == [("auto", 3000)]
+    (charge,) = sandbox.charges()
+    assert (charge.origin, charge.amount_cents, charge.amount_due_cents) == ("auto", 3000, 3150)
     until(lambda: sandbox.balance_cents() == 3640.19)
 
 
@@ -222,3 +284,12 @@ def test_declined_automatic_topup_breaks_the_configuration(sandbox: Sandbox, cal
     assert result(call("GET", "topup/config"))["error"] == "card_declined"
     assert sandbox.charges() == []
     assert sandbox.auto_topup("perform") is not None
+
+
+def test_declined_automatic_topup_can_leave_a_dead_invoice(sandbox: Sandbox, call):
+    sandbox.configure(next_topup_outcome="declined", declined_leaves="void")
+
+    assert sandbox.auto_topup("perform") is None
+
+    assert result(call("GET", "invoice-history?type=auto"))["invoices"][0]["status"] == "void"
+    assert sandbox.charges() == []
