@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cfbilling.api.money import is_number_above_0
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 
 
@@ -28,6 +31,33 @@ class WithHook:
         from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 
         return CfBillingHook(self.cfbilling_conn_id, self.account_id)
+
+
+class WithTrigger:
+    """A task that can wait in the triggerer. If no trigger can wait for it, it waits itself."""
+
+    log: Any
+
+    @abstractmethod
+    def execute_without_trigger(self, context: Context, reason: str) -> Any:
+        """Finish the wait in the task itself."""
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume a deferred task, also from a trigger that failed as a whole: it could not be loaded, say."""
+        if next_method == "__fail__" and (next_kwargs or {}).get("error") == "Trigger failure":
+            lines = [line for line in (next_kwargs or {}).get("traceback") or () if line.strip()]
+            return self.execute_without_trigger(context, lines[-1].strip() if lines else "it failed")
+        return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]
+
+
+def check_boolean(name: str, value: bool) -> bool:
+    """Return ``value`` if it is True or False, or raise :class:`ValueError`: "False" is true in Python."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"{name} must be True or False, known when the Dag is parsed; got {value!r:.60}. It takes no "
+            "text and no template."
+        )
+    return value
 
 
 def check_seconds(name: str, value: float) -> float:

@@ -1,39 +1,23 @@
-"""Where a task keeps the record of its top-up, and what it knows of its Dag run."""
+"""What a task knows of its Dag run and of itself: until when it may charge, and whether it was cleared."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cfbilling.charging.journal import Journal, NoJournal, Record
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_KEY = "cfbilling_topup"
 _log = logging.getLogger(__name__)
 
 
-class TaskJournal:
-    """Keeps the record in Airflow's task state store: for one Dag run, task and map index, over all tries."""
+def was_cleared(context: Context) -> bool:
+    """Tell whether a user may have cleared this task after one of its tries.
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def read(self) -> Record | None:
-        value = self._store.get(_KEY)
-        return Record.from_json(value) if value else None
-
-    def write(self, record: Record) -> None:
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE
-
-        self._store.set(_KEY, record.to_json(), retention=NEVER_EXPIRE)
-
-
-def journal_of(context: Context) -> Journal:
-    """Return the task's journal; before Airflow 3.3 there is no place to keep one."""
-    store = context.get("task_state_store")
-    return NoJournal() if store is None else TaskJournal(store)
+    A clear gives a task its retries anew, on top of the tries it has had.
+    """
+    ti: Any = context["ti"]
+    return bool(ti.try_number > 1 and ti.max_tries > context["task"].retries)
 
 
 def charge_by(context: Context, max_run_age: float | None) -> float | None:

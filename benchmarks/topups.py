@@ -15,7 +15,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from benchmarks.tables import markdown
 
 ENDPOINTS = {
-    "getTopupLimits": "limits",
+    "getTopupEligibility": "limits",
     "getCreditBalance": "balance",
     "getInvoiceHistory": "history",
     "createTopup": "top-up",
@@ -63,7 +63,7 @@ def _top_up(sandbox: Sandbox, conditions: dict[str, Any]) -> Counter[str]:
     protocol = TopupProtocol(
         lambda _: client,
         sandbox.account_id,
-        TopupOrder(2500, **conditions),
+        lambda: TopupOrder(2500, **conditions),
         Kept(),
         window_seconds=600,
         wait_seconds=60,

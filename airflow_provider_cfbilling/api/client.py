@@ -16,7 +16,9 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingInvalidRequestError,
     CfBillingOutcomeUnknownError,
+    CfBillingPaymentDeclinedError,
     CfBillingPermissionError,
+    CfBillingRateLimitError,
 )
 from airflow_provider_cfbilling.api.models import (
     CreditBalance,
@@ -25,6 +27,7 @@ from airflow_provider_cfbilling.api.models import (
     SpendingLimit,
     Topup,
     TopupConfig,
+    TopupEligibility,
     TopupLimits,
     TopupStatus,
     UsageHistory,
@@ -35,6 +38,11 @@ from airflow_provider_cfbilling.api.transport import Answer, Transport
 from airflow_provider_cfbilling.api.wire import SendBy
 
 MIN_TOPUP_CENTS = 1000
+
+_AFTER_A_DECLINE = (
+    "Ask the card's bank, or set another card on the AI Gateway page of the Cloudflare dashboard (Credits "
+    "Available, Manage), then run this again"
+)
 
 _READ = "AI Gateway Read"
 _WRITE = "AI Gateway Write"
@@ -86,8 +94,10 @@ class CfBillingClient:
                 return Topup.read(result_of(reply))
         except CfBillingError as error:
             if reply.proves_refusal:
-                error.message += ". Nothing was charged"
-                raise
+                refusal = error.extended("Nothing was charged")
+                if isinstance(error, CfBillingPaymentDeclinedError):
+                    refusal = refusal.extended(_AFTER_A_DECLINE)
+                raise refusal from None
             raise CfBillingOutcomeUnknownError(
                 f"{error.message}. Whether the card was charged is not known",
                 status=reply.status,
@@ -107,8 +117,17 @@ class CfBillingClient:
         return self._get(TopupConfig, "/topup/config")
 
     def get_topup_limits(self) -> TopupLimits:
-        """Return the smallest and the largest top-up of this account."""
-        return self._get(TopupLimits, "/topup/limits")
+        """Return the smallest and the largest top-up of this account.
+
+        From ``topup/eligibility``, of which only the limits are documented, else from the deprecated
+        ``topup/limits``. Either may be missing.
+        """
+        try:
+            return self._get(TopupEligibility, "/topup/eligibility").manual_topup.limits
+        except (CfBillingAuthenticationError, CfBillingRateLimitError):
+            raise  # the other endpoint would say the same
+        except CfBillingError:
+            return self._get(TopupLimits, "/topup/limits")
 
     def get_credit_balance(self) -> CreditBalance:
         """Return the balance, and whether a default payment method exists."""
@@ -139,7 +158,7 @@ class CfBillingClient:
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> UsageHistory:
-        """Return what was spent.
+        """Return what was spent, in cents. (The API itself says dollars here, and cents everywhere else.)
 
         :param window: the length of one entry.
         :param start: from when, with a time zone.
@@ -174,12 +193,13 @@ def _needs(permission: str) -> Iterator[None]:
     try:
         yield
     except CfBillingPermissionError as error:
-        error.message += f'. The API token needs the permission "{permission}"'
-        raise
+        raise error.extended(f'The API token needs the permission "{permission}"') from None
     except CfBillingAuthenticationError as error:
-        if error.status == 403:  # the credentials may be fine, but for other accounts or permissions only
-            error.message += f'. The API token must be valid and hold "{permission}" on this account'
-        raise
+        if error.status != 403:
+            raise
+        # The credentials may be fine, but for other accounts or permissions only.
+        needed = f'The API token must be valid and hold "{permission}" on this account'
+        raise error.extended(needed) from None
 
 
 def checked_amount_cents(amount_cents: object) -> int:

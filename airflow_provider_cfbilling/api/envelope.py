@@ -11,6 +11,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingInvalidRequestError,
     CfBillingMalformedResponseError,
     CfBillingNotFoundError,
+    CfBillingPaymentDeclinedError,
     CfBillingPermissionError,
     CfBillingRateLimitError,
     CfBillingUnavailableError,
@@ -19,6 +20,10 @@ from airflow_provider_cfbilling.api.text import Redactor, one_line
 
 _CREDENTIALS_REFUSED = {10000, 9109}
 _LARGEST_CODE = 10**9
+# These say that the request was understood and denied. Of the others some come from a gateway that has given
+# up on a request which is still being worked on, and some are of a kind that nobody here knows.
+_DENIED = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
+_TRANSIENT = frozenset({408, 409, 423, 425, 499})
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Reply:
 
     @property
     def proves_refusal(self) -> bool:
-        """Whether this is a 4xx in Cloudflare's own words: the request was refused and nothing was done."""
-        if not 400 <= self.status < 500:
+        """Whether this says, in Cloudflare's own words, that the request was denied: nothing was done."""
+        if self.status not in _DENIED:
             return False
         try:
             return bool(_refusals(_parsed(self)))
@@ -116,9 +121,11 @@ def _refusal(reply: Reply, refusals: list[tuple[int, str]]) -> CfBillingError:
         return CfBillingNotFoundError(f"Cloudflare did not find what was asked for: {said}", **known)
     if reply.status == 429:
         return _rate_limited(reply, said, known)
-    if 400 <= reply.status < 500:
+    if reply.status == 402:
+        return CfBillingPaymentDeclinedError(f"The payment method was declined: {said}", **known)
+    if 400 <= reply.status < 500 and reply.status not in _TRANSIENT:
         return CfBillingInvalidRequestError(f"Cloudflare refused the request: {said}", **known)
-    if reply.status >= 500:
+    if reply.status >= 500 or reply.status in _TRANSIENT:
         return CfBillingUnavailableError(f"Cloudflare could not answer: {said}", **known)
     return CfBillingMalformedResponseError(f"Cloudflare answered without success: {said}", **known)
 

@@ -3,17 +3,24 @@
 Where to look for the meaning of ``codes``: https://developers.cloudflare.com/fundamentals/api/
 """
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 
 class CfBillingError(Exception):
     """Base of every error of this package's API half.
 
     :param message: what happened and what to do, without secrets.
-    :param status: HTTP status, or None where there was no answer.
+    :param status: HTTP status, or None if there was no response.
     :param codes: Cloudflare's error codes.
-    :param request_id: the answer's ``cf-ray``, which Cloudflare's support asks for.
+    :param request_id: the response's ``cf-ray``, which Cloudflare's support asks for.
+    :ivar retryable: whether the same request, or task, may succeed later without anybody changing anything.
     """
+
+    retryable = False
 
     def __init__(
         self,
@@ -35,6 +42,15 @@ class CfBillingError(Exception):
         facts += [f"cf-ray {self.request_id}"] if self.request_id else []
         return f"{self.message} ({', '.join(facts)})" if facts else self.message
 
+    def extended(self, addition: str) -> Self:
+        """Return the same error with ``addition`` at the end of its message, unless it says that already."""
+        if not addition or addition in self.message:
+            return self
+        longer = copy.copy(self)
+        longer.message = f"{self.message}. {addition}"
+        longer.args = (longer.message,)
+        return longer
+
 
 class CfBillingInvalidRequestError(CfBillingError):
     """Refused for what was asked: by us before any request, or by Cloudflare (a 4xx)."""
@@ -52,11 +68,17 @@ class CfBillingNotFoundError(CfBillingError):
     """There is no such account or top-up (HTTP 404)."""
 
 
+class CfBillingPaymentDeclinedError(CfBillingError):
+    """The payment method was declined (HTTP 402): nothing was charged."""
+
+
 class CfBillingRateLimitError(CfBillingError):
     """Too many requests (HTTP 429), or this process keeps a pause that Cloudflare asked for.
 
     :param retry_after_seconds: how long to wait before the next call with these credentials.
     """
+
+    retryable = True
 
     def __init__(
         self,
@@ -72,7 +94,9 @@ class CfBillingRateLimitError(CfBillingError):
 
 
 class CfBillingUnavailableError(CfBillingError):
-    """Cloudflare could not be reached, did not answer in time, or answered 5xx. Trying later may help."""
+    """Cloudflare could not be reached, did not respond in time, or with 5xx. Trying later may help."""
+
+    retryable = True
 
 
 class CfBillingNotSentInTimeError(CfBillingUnavailableError):
@@ -80,7 +104,9 @@ class CfBillingNotSentInTimeError(CfBillingUnavailableError):
 
 
 class CfBillingMalformedResponseError(CfBillingError):
-    """The answer is not what the API documents: a redirect, no JSON, a field missing or mistyped."""
+    """The response is not what the API documents: a redirect, no JSON, a field missing or mistyped."""
+
+    retryable = True
 
 
 class CfBillingOutcomeUnknownError(CfBillingError):

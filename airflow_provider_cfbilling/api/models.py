@@ -95,6 +95,20 @@ class TopupLimits(Model):
 
 
 @dataclass(frozen=True)
+class ManualTopup(Model):
+    """What a manual top-up may be."""
+
+    limits: TopupLimits
+
+
+@dataclass(frozen=True)
+class TopupEligibility(Model):
+    """Within which limits the account can top up. Nothing else of this response is documented."""
+
+    manual_topup: ManualTopup
+
+
+@dataclass(frozen=True)
 class PaymentMethod(Model):
     """The default card."""
 
@@ -104,7 +118,7 @@ class PaymentMethod(Model):
 
 @dataclass(frozen=True)
 class CreditBalance(Model):
-    """What is left to spend, with fractions of a cent: 640.19 is $6.40."""
+    """What is left to spend, with fractions of a cent: 640.19 is $6.40. It can be negative."""
 
     balance_cents: Annotated[float, Key("balance")]
     has_default_payment_method: bool
@@ -117,7 +131,8 @@ class CreditBalance(Model):
 class Invoice(Model):
     """One charge, automatic or manual.
 
-    :param amount_due_cents: with tax, so it may be more than was asked for.
+    :param amount_due_cents: with Cloudflare's fee and tax, less account credit and coupons: it may be more
+        than the amount asked for, or less.
     :param status: ``draft``, ``open``, ``paid``, ``uncollectible`` or ``void``.
     :param invoice_pdf: None also where its address is not one to click on.
     """
@@ -204,10 +219,10 @@ class InvoicePreview(Model):
 
 @dataclass(frozen=True)
 class UsageWindow(Model):
-    """What was spent in one day or hour."""
+    """What was spent in one day or hour, in cents with fractions."""
 
     id: str
-    spent_cents: Annotated[float, Key("aggregated_value")]
+    spent_cents: Annotated[float, Key("aggregated_value", times=100)]  # the API gives US dollars
     start_at: Annotated[datetime, Key("start_time")]
     end_at: Annotated[datetime, Key("end_time")]
 

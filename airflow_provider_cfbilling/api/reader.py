@@ -34,6 +34,8 @@ _LONGEST_LINK = 2000
 
 # Above this a Unix time is in milliseconds: as seconds it would be the year 5138.
 _MILLISECONDS_FROM = 1e11
+# 0.07 * 100 is 7.000000000000001 in binary.
+_FRACTION_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,13 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 @dataclass(frozen=True)
 class Key:
-    """What the API calls a field, where our name adds the unit: ``Annotated[float, Key("amount")]``."""
+    """What the API calls a field whose name here has the unit: ``Annotated[float, Key("amount")]``.
+
+    :param times: how many of our unit one of the API's is: 100 for dollars that are read as cents.
+    """
 
     name: str
+    times: int = 1
 
 
 def read(model: type[AnyModel], value: Any, where: str = "result", **known: Any) -> AnyModel:
@@ -65,17 +71,18 @@ def read(model: type[AnyModel], value: Any, where: str = "result", **known: Any)
         raise _problem(where, "is not an object", value)
     for name, key, kind in _declared(model):  # type: ignore[arg-type]
         if name not in known:
-            known[name] = _read(kind, value.get(key), f"{where}.{key}")
+            found = _read(kind, value.get(key.name), f"{where}.{key.name}")
+            known[name] = found if key.times == 1 else round(found * key.times, _FRACTION_DIGITS)
     return model(**known)
 
 
 @cache
-def _declared(model: type[Model]) -> list[tuple[str, str, Any]]:
+def _declared(model: type[Model]) -> list[tuple[str, Key, Any]]:
     """Return each field's name, its key in the JSON object and its type."""
     declared = []
     for name, kind in get_type_hints(model, include_extras=True).items():
         kind, key = get_args(kind) if get_origin(kind) is Annotated else (kind, Key(name))
-        declared.append((name, key.name, kind))
+        declared.append((name, key, kind))
     return declared
 
 

@@ -3,11 +3,11 @@
 from airflow_provider_cfbilling.api.errors import CfBillingError
 
 
-class BalanceIsEnough(Exception):  # noqa: N818 (nothing went wrong)
-    """The balance guard says no: nothing was charged, and nothing needs to be."""
+class BalanceAboveThreshold(Exception):  # noqa: N818 (nothing went wrong)
+    """The balance guard: nothing was charged, and nothing needs to be."""
 
 
-class ComesTooLate(Exception):  # noqa: N818 (nothing went wrong)
+class ChargeDeadlinePassed(Exception):  # noqa: N818 (nothing went wrong)
     """The order is older than may be charged: nothing was charged."""
 
 
@@ -15,13 +15,40 @@ class PaymentFailedError(CfBillingError):
     """The top-up's invoice will not be paid any more: it is void or uncollectible."""
 
 
-class NeedsAPersonError(CfBillingError):
-    """Whether, or by what, the card was charged cannot be told from what Cloudflare shows."""
+class ManualReviewRequiredError(CfBillingError):
+    """Whether, or by what, the card was charged cannot be determined from what Cloudflare shows."""
+
+
+class ChargeUnconfirmedError(CfBillingError):
+    """A charge may have been made, and the invoice history that would tell could not be read.
+
+    :param retryable: whether reading it again may help.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class RecordError(CfBillingError):
+    """The record of the top-up could not be read, or not be written before the charge: nothing was sent."""
+
+    retryable = True
+
+
+class SupersededError(CfBillingError):
+    """A later try of the same task has begun: this one sends nothing more."""
+
+    retryable = True
 
 
 class NotChargedError(CfBillingError):
     """Proven: nothing was charged. A later try may charge."""
 
+    retryable = True
+
 
 class StillPendingError(CfBillingError):
-    """The top-up was accepted and is not paid yet. A later try goes on waiting for the same one."""
+    """The top-up was accepted and is not paid yet. A later try resumes the wait for it."""
+
+    retryable = True

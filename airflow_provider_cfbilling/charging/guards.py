@@ -1,46 +1,71 @@
-"""What is checked before a card is charged. Each check costs at most one request, a budget at most ten."""
+"""What is checked before a card is charged. Each check costs at most one request, a budget at most ten.
 
+Some checks only spare Cloudflare a request that it would refuse: if what they need cannot be read, the top-up
+goes on without them. What the user asked for (balance, budget) stops it.
+"""
+
+import logging
+import math
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
-from airflow_provider_cfbilling.api.models import CreditBalance
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingInvalidRequestError
+from airflow_provider_cfbilling.api.models import CreditBalance, TopupLimits
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.charging.errors import BalanceIsEnough, ComesTooLate
+from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
 from airflow_provider_cfbilling.charging.history import invoices_since
 from airflow_provider_cfbilling.charging.order import BudgetPeriod, TopupOrder
+from airflow_provider_cfbilling.charging.reconcile import DEAD
 
-_NOT_CHARGED = ("void", "uncollectible")
+# https://developers.cloudflare.com/ai-gateway/features/unified-billing/
+FEE_PERCENT = 5
+
+T = TypeVar("T")
 
 
-def check_order(client: CfBillingClient, order: TopupOrder) -> None:
+def check_order(client: CfBillingClient, order: TopupOrder, log: logging.Logger) -> None:
     """Refuse a top-up that must not be made, or that Cloudflare would refuse. Nothing is charged here.
 
-    :raises ComesTooLate: it was to be charged earlier.
-    :raises BalanceIsEnough: the balance is not below ``only_if_balance_below_cents``.
+    :raises ChargeDeadlinePassed: it was to be charged earlier.
+    :raises BalanceAboveThreshold: the balance is not below ``only_if_balance_below_cents``.
     :raises CfBillingInvalidRequestError: outside the account's limits, no payment method, over the budget.
-    :raises CfBillingError: what is needed to decide could not be read.
+    :raises CfBillingError: what a guard needs could not be read.
     """
     if order.charge_by is not None and time.time() > order.charge_by:
         latest = datetime.fromtimestamp(order.charge_by, UTC)
-        raise ComesTooLate(
+        raise ChargeDeadlinePassed(
             f"This was to be charged until {latest:%Y-%m-%d %H:%M} (UTC). Nothing was charged."
         )
-    if order.only_if_balance_below_cents is not None or order.payment_method_id is None:
+    if order.only_if_balance_below_cents is not None:
         balance = client.get_credit_balance()
-        _check_balance(balance, order)
+        _check_balance(balance, order.only_if_balance_below_cents)
         _check_payment_method(balance, order)
-    _check_limits(client, order)
+    elif order.payment_method_id is None and (
+        default := _advice(client.get_credit_balance, "whether there is a default payment method", log)
+    ):
+        _check_payment_method(default, order)
+    if limits := _advice(client.get_topup_limits, "the account's limits", log):
+        _check_limits(limits, order)
     _check_budget(client, order)
 
 
-def _check_balance(balance: CreditBalance, order: TopupOrder) -> None:
-    line = order.only_if_balance_below_cents
-    if line is not None and balance.balance_cents >= line:
-        raise BalanceIsEnough(
+def _advice(read: Callable[[], T], what: str, log: logging.Logger) -> T | None:
+    """Return what only spares a request that Cloudflare would refuse, or None if it cannot be read."""
+    try:
+        return read()
+    except CfBillingError as error:
+        log.warning("Not checked before the charge: %s. Cloudflare checks it too. (%s)", what, error)
+        return None
+
+
+def _check_balance(balance: CreditBalance, threshold_cents: float) -> None:
+    if balance.balance_cents >= threshold_cents:
+        raise BalanceAboveThreshold(
             f"The balance is {cents_and_dollars(balance.balance_cents)}, which is not below "
-            f"{cents_and_dollars(line)}. Nothing was charged."
+            f"{cents_and_dollars(threshold_cents)}. Nothing was charged."
         )
 
 
@@ -52,8 +77,7 @@ def _check_payment_method(balance: CreditBalance, order: TopupOrder) -> None:
         )
 
 
-def _check_limits(client: CfBillingClient, order: TopupOrder) -> None:
-    limits = client.get_topup_limits()
+def _check_limits(limits: TopupLimits, order: TopupOrder) -> None:
     if not limits.min_cents <= order.amount_cents <= limits.max_cents:
         raise CfBillingInvalidRequestError(
             f"amount_cents is {cents_and_dollars(order.amount_cents)}, but this account may top up from "
@@ -67,20 +91,22 @@ def _check_budget(client: CfBillingClient, order: TopupOrder) -> None:
         return
     start = period_start(order.budget_period, datetime.now(UTC))
     history = invoices_since(client, start, "all")
+    if history.error and history.error.retryable:
+        raise history.error
     if not history.complete:
         raise CfBillingInvalidRequestError(
             f"The invoice history does not reach back to {start:%Y-%m-%d} (UTC), where the budget's period "
             "starts, or holds an invoice without id or date, so what was charged cannot be added up. Nothing "
             "was charged; use a shorter budget_period."
         )
-    charged = sum(
-        invoice.amount_due_cents for invoice in history.invoices if invoice.status not in _NOT_CHARGED
-    )
-    if charged + order.amount_cents > order.budget_cents:
+    charged = sum(invoice.amount_due_cents for invoice in history.invoices if invoice.status not in DEAD)
+    with_fee = math.ceil(order.amount_cents * (100 + FEE_PERCENT) / 100)
+    if charged + with_fee > order.budget_cents:
         raise CfBillingInvalidRequestError(
             f"The budget is {cents_and_dollars(order.budget_cents)} a {order.budget_period}. Since "
             f"{start:%Y-%m-%d} (UTC) {cents_and_dollars(charged)} were charged, so "
-            f"{cents_and_dollars(order.amount_cents)} more would exceed it. Nothing was charged."
+            f"{cents_and_dollars(order.amount_cents)} more, {cents_and_dollars(with_fee)} with Cloudflare's "
+            f"fee of {FEE_PERCENT} %, would exceed it. Nothing was charged."
         )
 
 

@@ -1,43 +1,65 @@
-"""What is written down about a top-up, so that whoever runs the task next knows what was done.
+"""The write-ahead record of a top-up, so that whoever runs the task next knows what was done.
 
-``started`` -> ``intent`` (before the charge is sent) -> ``submitted`` (accepted) -> ``completed`` (paid), and
-``not_charged`` (proven).
+``started`` -> ``intent`` (before the charge is sent) -> ``accepted`` -> ``completed`` (paid), and
+``not_charged`` (proven). What is stored is written out field by field: changing a name needs a migration.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args
 
-State = Literal["started", "intent", "submitted", "completed", "not_charged"]
+State = Literal["started", "intent", "accepted", "completed", "not_charged"]
 
 
 @dataclass(frozen=True)
-class Intent:
+class ChargeIntent:
     """A charge that is about to be sent.
 
     :param at: when, in Unix seconds of Cloudflare's clock.
-    :param known_invoices: ids of invoices from about that time on that were there before.
-    :param late_by: at most how many seconds after ``at`` it was written down.
+    :param written_at: when, in Unix seconds of the worker's clock.
+    :param known_invoices: ids of invoices from about that time on that existed before.
+    :param write_delay_seconds: at most how many seconds after ``at`` it was written.
     """
 
     account_id: str
     amount_cents: int
     at: float
+    written_at: float
     known_invoices: tuple[str, ...] = ()
-    late_by: float = 0.0
+    write_delay_seconds: float = 0.0
 
     @property
-    def latest_at(self) -> float:
-        """From when on it was certainly written down."""
-        return self.at + self.late_by
+    def durable_by(self) -> float:
+        """From when on it was certainly written, in Unix seconds of Cloudflare's clock."""
+        return self.at + self.write_delay_seconds
+
+    @property
+    def not_before(self) -> float:
+        """The charge's invoice cannot be older than this. One of the two clocks may be ahead of the truth."""
+        return min(self.at, self.written_at)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Intent:
-        return cls(**{**value, "known_invoices": tuple(value.get("known_invoices", ()))})
+    def from_json(cls, value: dict[str, Any]) -> ChargeIntent:
+        _refuse_unknown(cls, value)
+        return cls(
+            account_id=value["account_id"],
+            amount_cents=value["amount_cents"],
+            at=value["at"],
+            written_at=value["written_at"],
+            known_invoices=tuple(value["known_invoices"]),
+            write_delay_seconds=value["write_delay_seconds"],
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "known_invoices": list(self.known_invoices)}
+        return {
+            "account_id": self.account_id,
+            "amount_cents": self.amount_cents,
+            "at": self.at,
+            "written_at": self.written_at,
+            "known_invoices": list(self.known_invoices),
+            "write_delay_seconds": self.write_delay_seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -45,50 +67,84 @@ class Record:
     """All that is known of one top-up.
 
     :param intent: the latest intent.
-    :param first_intent: the first one: a charge that comes to light late is younger than this.
-    :param posts: how often a charge was sent, or is about to be.
+    :param first_intent: the first one: a charge that appears late is younger than this.
+    :param cleared: of ``started``: a user had cleared the task, and with it perhaps the records of earlier
+        tries.
+    :param charge_requests: how often a charge was sent, or is about to be.
+    :param denied: Cloudflare has denied a charge: an invoice that is dead is what it left behind.
     :param topup: what Cloudflare said of the top-up it accepted: id, card.
     """
 
     state: State
-    intent: Intent | None = None
-    first_intent: Intent | None = None
-    posts: int = 0
+    intent: ChargeIntent | None = None
+    first_intent: ChargeIntent | None = None
+    cleared: bool = False
+    charge_requests: int = 0
+    denied: bool = False
     topup: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Record:
         if value["state"] not in get_args(State):  # of a later release: what it allows is not known
-            raise ValueError(f"the journal says {value['state']!r:.60}, which is not known here")
-        intents = {
-            name: Intent.from_json(value[name]) if value.get(name) else None
-            for name in ("intent", "first_intent")
-        }
-        return cls(**{**value, **intents})
+            raise ValueError(
+                f"the record's state is {value['state']!r:.60}, which this release does not know"
+            )
+        _refuse_unknown(cls, value)
+        intent, first_intent = value["intent"], value["first_intent"]
+        return cls(
+            state=value["state"],
+            intent=ChargeIntent.from_json(intent) if intent else None,
+            first_intent=ChargeIntent.from_json(first_intent) if first_intent else None,
+            cleared=value["cleared"],
+            charge_requests=value["charge_requests"],
+            denied=value["denied"],
+            topup=value["topup"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **vars(self),
+            "state": self.state,
             "intent": self.intent.to_json() if self.intent else None,
             "first_intent": self.first_intent.to_json() if self.first_intent else None,
+            "cleared": self.cleared,
+            "charge_requests": self.charge_requests,
+            "denied": self.denied,
+            "topup": self.topup,
         }
 
 
+def _refuse_unknown(kind: type[Record | ChargeIntent], value: dict[str, Any]) -> None:
+    unknown = set(value) - {field.name for field in fields(kind)}
+    if unknown:  # of a later release: what it means is not known
+        raise ValueError(
+            f"the record holds {', '.join(sorted(unknown))!r:.60}, which this release does not know"
+        )
+
+
 class Journal(Protocol):
-    """Where the record of one task of one Dag run is kept. Both methods may raise whatever they like."""
+    """Where the record of one task of one Dag run is kept. Every method may raise whatever it likes.
 
-    def read(self) -> Record | None:
-        """Return the latest record, or None where there is none, or no place to keep one."""
+    :ivar is_fenced: the write of a try is refused once a later one has begun.
+    """
+
+    is_fenced: bool
+
+    def begin(self, started: Record, takeover_seconds: float) -> Record:
+        """Claim the top-up for this try, and return the record from which it goes on.
+
+        That is ``started`` itself if there is none of earlier tries.
+
+        :param takeover_seconds: after so long no earlier try can send any more what it has not recorded.
+        """
+
+    def check_not_superseded(self) -> None:
+        """Make sure that no later try has begun, if its writes would not be refused.
+
+        :raises SupersededError: a later try has begun: this one must not send anything.
+        """
 
     def write(self, record: Record) -> None:
-        """Keep ``record``. When this returns, it is safe."""
+        """Keep ``record``. When this returns, it is durable."""
 
-
-class NoJournal:
-    """Where nothing can be kept: then only Cloudflare's invoice history tells what was done."""
-
-    def read(self) -> Record | None:
-        return None
-
-    def write(self, record: Record) -> None:
-        pass
+    def forget(self) -> None:
+        """Remove what is kept, now that the task has succeeded or that nothing was sent."""

@@ -1,16 +1,18 @@
-"""How far one try of a top-up has come: plain JSON, so that another process can go on with it."""
+"""How far one try of a top-up has come: plain JSON, so that another process can resume it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.charging.journal import Intent, Record
-from airflow_provider_cfbilling.charging.reconcile import look_for
+from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
+from airflow_provider_cfbilling.charging.reconcile import find_candidate_invoices
 from airflow_provider_cfbilling.charging.settlement import is_settled
+
+Phase = Literal["lookback", "charge", "reconcile", "settle", "done"]
 
 
 @dataclass(frozen=True)
@@ -18,69 +20,112 @@ class Progress:
     """How far one try has come.
 
     :param record: what the journal says, or ought to say.
+    :param phase: what comes next: ``lookback`` (there is no record, and earlier tries may have charged),
+        ``charge``, ``reconcile`` (find out what became of a charge), ``settle`` (wait for the payment) or
+        ``done``.
     :param outcome: ``charged``, ``adopted``, ``resumed`` or ``already_completed``, once there is a top-up.
-    :param began_at: only where nothing is known of earlier tries: when the Dag run began, in Unix seconds of
-        this machine's clock. Any charge since then may be an earlier try's.
-    :param window_ends_at: until when a lost charge is looked for, in Unix seconds of Cloudflare's clock.
-    :param give_up_at: until when the settlement is waited for, in Unix seconds.
-    :param reposts: how often this try has charged anew after a charge that proved not to have been made.
-    :param idle: nothing new was seen: look again later.
+    :param lookback_from: of ``lookback``: when the Dag run began, in Unix seconds of this machine's clock.
+        Any charge since then may be an earlier try's.
+    :param reconcile_deadline: until when a lost charge is searched for, in Unix seconds by Cloudflare's
+        clock.
+    :param reconcile_deadline_here: the same, by the workers' clocks. Both must have passed.
+    :param settlement_deadline: until when the settlement is waited for, in Unix seconds.
+    :param not_found_deadline: until when Cloudflare may not know the accepted top-up, in Unix seconds.
+    :param recharges: how often this try has charged again after a charge that proved not to have been made.
+    :param should_wait: nothing new was seen: poll again later.
     """
 
     record: Record
+    phase: Phase
     outcome: str | None = None
-    began_at: float | None = None
-    window_ends_at: float | None = None
-    give_up_at: float | None = None
-    reposts: int = 0
-    idle: bool = False
+    lookback_from: float | None = None
+    reconcile_deadline: float | None = None
+    reconcile_deadline_here: float | None = None
+    settlement_deadline: float | None = None
+    not_found_deadline: float | None = None
+    recharges: int = 0
+    should_wait: bool = False
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Progress:
-        return cls(**{**value, "record": Record.from_json(value["record"])})
+        return cls(
+            record=Record.from_json(value["record"]),
+            phase=value["phase"],
+            outcome=value["outcome"],
+            lookback_from=value["lookback_from"],
+            reconcile_deadline=value["reconcile_deadline"],
+            reconcile_deadline_here=value["reconcile_deadline_here"],
+            settlement_deadline=value["settlement_deadline"],
+            not_found_deadline=value["not_found_deadline"],
+            recharges=value["recharges"],
+            should_wait=value["should_wait"],
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "record": self.record.to_json()}
+        return {
+            "record": self.record.to_json(),
+            "phase": self.phase,
+            "outcome": self.outcome,
+            "lookback_from": self.lookback_from,
+            "reconcile_deadline": self.reconcile_deadline,
+            "reconcile_deadline_here": self.reconcile_deadline_here,
+            "settlement_deadline": self.settlement_deadline,
+            "not_found_deadline": self.not_found_deadline,
+            "recharges": self.recharges,
+            "should_wait": self.should_wait,
+        }
+
+    @property
+    def account_id(self) -> str | None:
+        """The account that was charged, or None if that is the task's."""
+        return self.record.intent.account_id if self.record.intent else None
+
+    @property
+    def is_settlement_overdue(self) -> bool:
+        return self.settlement_deadline is not None and time.time() >= self.settlement_deadline
+
+    @property
+    def may_be_unknown_yet(self) -> bool:
+        """Whether Cloudflare may not know the accepted top-up everywhere yet."""
+        return self.not_found_deadline is not None and time.time() < self.not_found_deadline
+
+    def seconds_until_next_poll(self, poll_interval: float) -> float:
+        """Return how many seconds to wait before the next step: no longer than until a deadline."""
+        deadlines = (self.reconcile_deadline, self.reconcile_deadline_here, self.settlement_deadline)
+        # A deadline by Cloudflare's clock may be past by ours; that is no reason to poll without a pause.
+        least = min(poll_interval, 1.0)
+        ends = [max(least, end - time.time()) for end in deadlines if end is not None and end > time.time()]
+        return min([poll_interval, *ends])
+
+    def poll_query(self) -> tuple[Callable[..., bool], *tuple[Hashable, ...]]:
+        """Return what tells whether the next step would now do more than wait, deadlines aside.
+
+        A function that reads with a client of :attr:`account_id`, and its further arguments. It raises a
+        ``CfBillingError`` if it could not read, or if the payment has failed.
+        """
+        if self.phase == "settle":
+            return is_settled, topup_of(self.record)["payment_intent_id"]
+        return _has_news, self
 
 
-def pause(progress: Progress, poll_interval: float) -> float:
-    """Return how many seconds to wait before the next step: no longer than until a deadline."""
-    ends = [end for end in (progress.window_ends_at, progress.give_up_at) if end is not None]
-    # A deadline by Cloudflare's clock may be past by ours; that is no reason to ask without a pause.
-    least = min(poll_interval, 1.0)
-    return min([poll_interval, *(max(least, end - time.time()) for end in ends)])
-
-
-def question(progress: Progress) -> tuple[Callable[..., bool], *tuple[Hashable, ...]]:
-    """Return what tells whether the next step would now do more than wait, deadlines aside.
-
-    A function that reads with a client of the account that :func:`account_of` names, and its further
-    arguments. It raises a ``CfBillingError`` where it could not see, or the payment has failed.
-    """
-    if progress.record.state == "submitted":
-        return is_settled, topup_of(progress.record)["payment_intent_id"]
-    return _can_go_on, progress
-
-
-def is_given_up(progress: Progress) -> bool:
-    """Tell whether the settlement has been waited for long enough."""
-    return progress.give_up_at is not None and time.time() >= progress.give_up_at
-
-
-def _can_go_on(client: CfBillingClient, progress: Progress) -> bool:
-    if progress.began_at is not None:
+def _has_news(client: CfBillingClient, progress: Progress) -> bool:
+    if progress.phase == "lookback":
         client.get_invoice_history("manual")
         return True
-    sighting = look_for(client, intent_of(progress.record))
-    return bool(sighting.matches) or sighting.at >= (progress.window_ends_at or 0)
+    found = find_candidate_invoices(client, intent_of(progress.record))
+    return bool(found.candidates) or is_search_over(progress, found.at)
 
 
-def account_of(progress: Progress) -> str | None:
-    """Return the account that was charged, or None where that is the task's."""
-    return progress.record.intent.account_id if progress.record.intent else None
+def is_search_over(progress: Progress, at: float) -> bool:
+    """Tell whether a lost charge has been searched for long enough.
+
+    :param at: the time by Cloudflare's clock, in Unix seconds.
+    """
+    by_cloudflare = at >= (progress.reconcile_deadline or 0)
+    return by_cloudflare and time.time() >= (progress.reconcile_deadline_here or 0)
 
 
-def intent_of(record: Record) -> Intent:
+def intent_of(record: Record) -> ChargeIntent:
     """Return the intent of a record that has come so far as to have one."""
     if record.intent is None:
         raise ValueError(f"a top-up that is {record.state} has no intent")
@@ -88,7 +133,7 @@ def intent_of(record: Record) -> Intent:
 
 
 def topup_of(record: Record) -> dict[str, Any]:
-    """Return what is known of the top-up that Cloudflare accepted."""
+    """Return what is recorded of the top-up that Cloudflare accepted."""
     if record.topup is None:
         raise ValueError(f"a top-up that is {record.state} has no id")
     return record.topup

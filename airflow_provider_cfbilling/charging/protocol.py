@@ -1,16 +1,19 @@
 """Charges a card at most once for one task of one Dag run, whatever fails, however often it is run again.
 
-The charge cannot be made idempotent: the API takes no key. So an intent is written down before it is sent,
-and whoever finds an intent without an end looks for the invoice before anything is sent again.
+The charge cannot be made idempotent: the API takes no key. So an intent is recorded before it is sent, and
+whoever finds an intent without an end searches for the invoice before anything is sent again.
 
-A top-up moves on step by step, and each step may be taken by another process.
+A top-up moves on step by step, and each step may be taken by another process. Whatever ends a try after its
+charge says whether money moved, and leaves a record from which the next try goes on.
 """
 
 from __future__ import annotations
 
 import logging
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,55 +21,69 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingInvalidRequestError,
-    CfBillingMalformedResponseError,
+    CfBillingNotFoundError,
     CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
-    CfBillingRateLimitError,
-    CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.api.wire import SendBy
-from airflow_provider_cfbilling.charging.errors import NeedsAPersonError, NotChargedError, StillPendingError
+from airflow_provider_cfbilling.charging.errors import (
+    ChargeUnconfirmedError,
+    ManualReviewRequiredError,
+    NotChargedError,
+    PaymentFailedError,
+    RecordError,
+    StillPendingError,
+    SupersededError,
+)
 from airflow_provider_cfbilling.charging.guards import check_order
-from airflow_provider_cfbilling.charging.journal import Intent, Journal, Record
+from airflow_provider_cfbilling.charging.journal import ChargeIntent, Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
-from airflow_provider_cfbilling.charging.progress import Progress, intent_of, topup_of
-from airflow_provider_cfbilling.charging.reconcile import CLOCK_TOLERANCE_SECONDS, Sighting, look_for
+from airflow_provider_cfbilling.charging.progress import Progress, intent_of, is_search_over, topup_of
+from airflow_provider_cfbilling.charging.reconcile import (
+    CLOCK_TOLERANCE_SECONDS,
+    ReconcileResult,
+    find_candidate_invoices,
+    snapshot_invoices,
+)
 from airflow_provider_cfbilling.charging.settlement import Settlement, settlement_of
 
-# From the moment before an intent is written to the first byte of its charge. A process that was frozen for
+# From the time before an intent is written to the first byte of its charge. A process that was frozen for
 # longer must not send: the next try may have taken over.
 SEND_WITHIN_SECONDS = 5.0
+# A later try waits for so much longer before it takes over.
+TAKEOVER_MARGIN_SECONDS = 1.0
 # How often an intent is written that came too late to be sent.
-MOST_INTENTS = 3
-# How often the clocks are compared, where the answer comes too late to compare them.
-MOST_CLOCK_READINGS = 3
-# How often one try may charge anew after a charge that proved not to have been made.
-MOST_REPOSTS = 1
+MAX_INTENTS = 3
+# How often the clocks are compared, if they disagree or the response comes too late to compare them.
+MAX_CLOCK_READINGS = 3
+# How often one try may charge again after a charge that proved not to have been made.
+MAX_RECHARGES = 1
+# Clocks that drift apart by more than this, in seconds, since the intent: one of them was set, or is wrong.
+CLOCK_JUMP_SECONDS = 60.0
 
-WHERE_TO_LOOK = "the invoices on the AI Gateway page of the Cloudflare dashboard (Credits Available, Manage)"
-
-# What a later look may not meet again.
-_PASSING = (CfBillingUnavailableError, CfBillingRateLimitError, CfBillingMalformedResponseError)
+INVOICES = "the invoices on the AI Gateway page of the Cloudflare dashboard (Credits Available, Manage)"
 
 
 class TopupProtocol:
     """One top-up of one task of one Dag run.
 
-    :param client_of: returns the client for an account.
-    :param account_id: the account to top up.
-    :param journal: where it is written down what was done.
-    :param window_seconds: how long a charge whose answer was lost is looked for. One that is listed, or made,
-        later than that would be charged again: this is the one assumption.
+    :param client_of: returns the client for an account. Not called before the record has been read.
+    :param account_id: the account to top up; None: the one of the client that ``client_of(None)`` returns.
+    :param read_order: returns what to charge and on which conditions. Called only when nothing has been
+        charged yet: a parameter that has become invalid must not keep a try from finding out about money.
+    :param journal: where it is recorded what was done.
+    :param window_seconds: how long a charge whose response was lost is searched for. One that is listed, or
+        made, later than that would be charged again: this is the one assumption.
     :param wait_seconds: how long one try waits for the settlement; None: it does not wait.
     :param log: told what is known, what was done, whether money moved and what comes next.
     """
 
     def __init__(
         self,
-        client_of: Callable[[str], CfBillingClient],
-        account_id: str,
-        order: TopupOrder,
+        client_of: Callable[[str | None], CfBillingClient],
+        account_id: str | None,
+        read_order: Callable[[], TopupOrder],
         journal: Journal,
         *,
         window_seconds: float,
@@ -75,47 +92,73 @@ class TopupProtocol:
     ) -> None:
         self._client_of = client_of
         self._account_id = account_id
-        self._order = order
+        self._read_order = read_order
         self._journal = journal
         self._window_seconds = window_seconds
         self._wait_seconds = wait_seconds
         self._log = log
-        self._fresh = self._half_a_window()
+        self._latest: Record | None = None
+        self._warned_of_clocks = False
 
-    def begin(self, *, first_try: bool, began_at: float) -> Progress:
+    def begin(self, *, cleared: bool, began_at: float) -> Progress:
         """Find out what earlier tries have done.
 
+        :param cleared: a user has cleared the task since its first try, and with it perhaps the record.
         :param began_at: when the Dag run began, in Unix seconds.
-        :raises CfBillingInvalidRequestError: the window could end while a charge is under way.
+        :raises CfBillingInvalidRequestError: the order is invalid, or the window could end while a charge is
+            under way.
+        :raises RecordError: the record could not be read or written.
         """
+        started = Record("started", cleared=cleared)
+        try:
+            record = self._journal.begin(started, SEND_WITHIN_SECONDS + TAKEOVER_MARGIN_SECONDS)
+        except SupersededError:
+            raise
+        except Exception as error:
+            raise RecordError(
+                f"The record of this top-up could not be read or written: {_described(error)}. This try has "
+                "sent nothing; what an earlier one has done is in the record, from which a retry goes on"
+            ) from error
+        self._latest = None if record.cleared else record
+        with self._saying_whether_money_moved():
+            return self._begin(record, began_at)
+
+    def _begin(self, record: Record, began_at: float) -> Progress:
+        match record.state:
+            case "completed":
+                return Progress(record, "done", outcome="already_completed")
+            case "accepted":
+                return Progress(record, "settle", outcome="resumed")
+            case "intent":
+                return Progress(record, "reconcile")
+        self._read_order()  # refuses what is invalid before any request
+        self._check_window()
+        if record.state == "not_charged" or not record.cleared:
+            return Progress(record, "charge")
+        self._log.info(
+            "No record of earlier tries. Checking the invoices since the Dag run started before charging."
+        )
+        deadline = time.time() + self._window_seconds
+        return Progress(
+            record,
+            "lookback",
+            lookback_from=began_at,
+            reconcile_deadline=deadline,
+            reconcile_deadline_here=deadline,
+        )
+
+    def _check_window(self) -> None:
         least = SEND_WITHIN_SECONDS + self._client_of(self._account_id).read_timeout
         if self._window_seconds <= least:
             raise CfBillingInvalidRequestError(
                 f"unknown_outcome_window is {self._window_seconds:g} s, but a charge may be under way for "
                 f"{least:g} s (the connection's read_timeout, and {SEND_WITHIN_SECONDS:g} s to send it): "
-                "make the window longer, or read_timeout shorter."
+                "make the window longer, or read_timeout shorter. Nothing was charged"
             )
-        record = self._journal.read()
-        if record is None and not first_try:
-            self._log.info(
-                "Nothing is known of the earlier tries: looking for a charge since the Dag run began."
-            )
-            return Progress(
-                Record("started"), began_at=began_at, window_ends_at=time.time() + self._window_seconds
-            )
-        if record is None:
-            record = Record("started")
-            self._journal.write(record)
-        if record.state == "completed":
-            return Progress(record, outcome="already_completed")
-        if record.state == "submitted":
-            return Progress(record, outcome="resumed")
-        return Progress(record)
 
     def is_done(self, progress: Progress) -> bool:
         """Tell whether there is nothing left to do in this try."""
-        submitted = progress.record.state == "submitted" and self._wait_seconds is None
-        return submitted or progress.record.state == "completed"
+        return progress.phase == "done" or (progress.phase == "settle" and self._wait_seconds is None)
 
     def result(self, progress: Progress) -> dict[str, Any]:
         """Return what became of the top-up, without secrets."""
@@ -132,88 +175,219 @@ class TopupProtocol:
     def advance(self, progress: Progress) -> Progress:
         """Take the next step.
 
-        :raises BalanceIsEnough: the balance guard says no.
+        :raises BalanceAboveThreshold: the balance guard.
+        :raises ChargeDeadlinePassed: the order is too old.
         :raises CfBillingError: this try has failed. A later one knows what this one did.
         """
-        progress = replace(progress, idle=False)
-        if progress.began_at is not None:
-            return self._suspect(progress, progress.began_at)
-        match progress.record.state:
-            case "intent":
-                return self._reconcile(progress)
-            case "submitted":
-                return self._settle(progress)
-        return self._charge(progress)
+        progress = replace(progress, should_wait=False)
+        self._latest = progress.record if progress.phase != "lookback" else None
+        with self._saying_whether_money_moved():
+            match progress.phase:
+                case "lookback":
+                    return self._recover_without_record(progress)
+                case "reconcile":
+                    return self._reconcile(progress)
+                case "settle":
+                    return self._settle(progress)
+            return self._charge(progress)
 
-    def _suspect(self, progress: Progress, began_at: float) -> Progress:
+    def money(self) -> str:
+        """Return whether money moved, as far as this try knows, and what comes next."""
+        record = self._latest
+        if record is None:
+            return (
+                "Whether an earlier try charged the card is not known yet. A retry finds out before it "
+                "charges"
+            )
+        match record.state:
+            case "intent":
+                amount = cents_and_dollars(intent_of(record).amount_cents)
+                return (
+                    f"A charge of {amount} may have been sent: whether the card was charged is not known "
+                    "yet. It is not sent again before that is known; a retry, or clearing the task, goes on "
+                    "from here"
+                )
+            case "accepted":
+                return (
+                    f"Cloudflare accepted top-up {topup_of(record)['payment_intent_id']} of "
+                    f"{cents_and_dollars(intent_of(record).amount_cents)}: it is not charged again. A retry, "
+                    "or clearing the task, resumes the wait for it"
+                )
+            case "completed":
+                return (
+                    f"Top-up {topup_of(record)['payment_intent_id']} is completed: the card was charged once"
+                )
+        return "Nothing was charged"
+
+    def forget(self) -> None:
+        """Remove the record: the task has succeeded, or is skipped and has sent nothing."""
+        try:
+            self._journal.forget()
+        except Exception as error:
+            self._log.warning("The record of this top-up could not be removed: %s", _described(error))
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until the next step."""
+        with self._saying_whether_money_moved():
+            time.sleep(seconds)
+
+    def log_money(self) -> None:
+        """Log whether money moved, if it may have: for a try that is ended from outside."""
+        if self._latest and self._latest.state not in ("started", "not_charged"):
+            self._log.warning("%s.", self.money())
+
+    @contextmanager
+    def _saying_whether_money_moved(self) -> Iterator[None]:
+        try:
+            yield
+        except (ManualReviewRequiredError, PaymentFailedError, SupersededError):
+            raise  # they say it themselves, or cannot know
+        except CfBillingError as error:
+            said = error.extended(self.money())
+            if said is error:
+                raise
+            raise said from error
+        except BaseException:  # timed out, killed, a bug
+            self.log_money()
+            raise
+
+    def _recover_without_record(self, progress: Progress) -> Progress:
         """Take it that an earlier try has charged at any time since the Dag run began."""
+        try:
+            ahead, at = self._compare_clocks()
+        except CfBillingError as error:
+            return self._poll_again_or_raise(error, progress)
+        intent = ChargeIntent(
+            self._client_of(self._account_id).account_id,
+            self._read_order().amount_cents,
+            at=(progress.lookback_from or 0.0) + ahead,
+            # If this machine's clock is behind Cloudflare's, Airflow's need not be.
+            written_at=progress.lookback_from or 0.0,
+        )
+        return replace(
+            progress,
+            record=Record("intent", intent, first_intent=intent),
+            phase="reconcile",
+            lookback_from=None,
+            reconcile_deadline=at + self._window_seconds,
+        )
+
+    def _compare_clocks(self) -> tuple[float, float]:
+        """Return how far Cloudflare's clock is ahead of this machine's, and what it says, in seconds."""
         client = self._client_of(self._account_id)
-        for _ in range(MOST_CLOCK_READINGS):
+        quick: list[tuple[float, float]] = []
+        slow: list[tuple[float, float]] = []
+        for _ in range(MAX_CLOCK_READINGS):
             asked_at = time.time()
-            try:
-                now = client.get_invoice_history("manual").answered_at.timestamp()
-            except _PASSING as error:
-                return self._absorbed(error, progress)
+            at = client.get_invoice_history("manual").answered_at.timestamp()
             here = time.time()
-            if here - asked_at < CLOCK_TOLERANCE_SECONDS:  # what took longer says little about the clocks
-                break
-        # Where this machine's clock is behind Cloudflare's, Airflow's need not be: never later than began_at.
-        ahead = min(0.0, now - here)
-        intent = Intent(self._account_id, self._order.amount_cents, at=began_at + ahead)
-        record = Record("intent", intent, first_intent=intent)
-        return replace(progress, record=record, began_at=None, window_ends_at=now + self._window_seconds)
+            if here - asked_at >= CLOCK_TOLERANCE_SECONDS:  # what took longer says little about the clocks
+                slow.append((at - here, at))
+                continue
+            if abs(at - here) <= CLOCK_TOLERANCE_SECONDS:
+                return at - here, at
+            quick.append((at - here, at))
+        # A single response can carry any time.
+        return statistics.median_low(quick or slow)
 
     def _charge(self, progress: Progress) -> Progress:
-        """Check, write down the intent, and charge."""
+        """Check, record the intent, and charge."""
         client = self._client_of(self._account_id)
-        if progress.record.first_intent:
-            sighting = self._look_back(client, progress.record.first_intent)
-            if sighting.matches:  # before any check: this charge is in the balance and in the budget
-                return self._adopt(progress, sighting, progress.record.first_intent)
-        check_order(client, self._order)
-        for _ in range(MOST_INTENTS):
-            first_intent, asked = progress.record.first_intent, time.monotonic()
-            sighting = self._look_back(client, first_intent)
-            if first_intent and sighting.matches:
-                return self._adopt(progress, sighting, first_intent)
-            if self._fresh.is_past():
-                break
+        record = progress.record
+        if record.first_intent:
+            found = self._search_again(client, record)
+            if found.candidates:  # before any check: this charge is in the balance and in the budget
+                return self._adopt(progress, found, record.first_intent)
+        order = self._read_order()
+        check_order(client, order, self._log)
+        # Without a fence an intent that came too late may stand where a later try has removed the record.
+        for _ in range(MAX_INTENTS if self._journal.is_fenced else 1):
+            started = time.monotonic()
+            if record.first_intent:
+                found = self._search_again(client, record)
+                if found.candidates:
+                    return self._adopt(progress, found, record.first_intent)
+            else:
+                found = snapshot_invoices(client)
             send_by = SendBy.within(SEND_WITHIN_SECONDS)
-            progress = self._intend(progress, sighting, late_by=time.monotonic() - asked)
+            self._check_not_superseded()
+            progress = self._write_intent(client, progress, order, found, time.monotonic() - started)
+            record = progress.record
             try:
-                return self._send(client, progress, send_by)
+                return self._send(client, progress, order, send_by)
             except CfBillingNotSentInTimeError as error:
-                self._log.warning("%s. Looking again, and writing the intent anew.", error)
-        self._note(replace(progress.record, state="not_charged"))
-        raise NotChargedError("This machine is too slow to charge safely. Nothing was charged")
+                self._log.warning("%s", error)
+        if self._journal.is_fenced:
+            self._record_best_effort(replace(record, state="not_charged"))
+        raise NotChargedError(
+            f"Not sent: the charge was not ready within {SEND_WITHIN_SECONDS:g} s of being recorded. Nothing "
+            "was charged; Airflow may retry"
+        )
 
-    def _half_a_window(self) -> SendBy:
-        """Return until when this process may charge for what it knows now.
+    def _check_not_superseded(self) -> None:
+        try:
+            self._journal.check_not_superseded()
+        except SupersededError:
+            raise
+        except Exception as error:
+            raise RecordError(
+                f"Whether a later try has begun could not be read: {_described(error)}. The charge was not "
+                "sent"
+            ) from error
 
-        Without a journal no refused write stops a process that was frozen while the next try charged. But
-        that one looks for a whole window first, and finds what was charged in the first half.
-        """
-        return SendBy.within(self._window_seconds / 2)
+    def _search_again(self, client: CfBillingClient, record: Record) -> ReconcileResult:
+        """Search for a charge that was given up for lost and may have appeared late."""
+        intent = record.first_intent
+        if intent is None:
+            raise ValueError("nothing was sent that could be searched for")
+        if intent.account_id == client.account_id:
+            return find_candidate_invoices(client, intent, ignore_dead=record.denied)
+        elsewhere = self._client_of(intent.account_id)
+        earlier = find_candidate_invoices(elsewhere, intent, ignore_dead=record.denied)
+        return earlier if earlier.candidates else snapshot_invoices(client)
 
-    def _look_back(self, client: CfBillingClient, first_intent: Intent | None) -> Sighting:
-        """Look at the history, in which a charge given up for lost may have come to light."""
-        if first_intent and first_intent.account_id != self._account_id:
-            earlier = look_for(self._client_of(first_intent.account_id), first_intent)
-            return earlier if earlier.matches else look_for(client, None)
-        return look_for(client, first_intent)
-
-    def _intend(self, progress: Progress, sighting: Sighting, late_by: float) -> Progress:
-        """Write the intent down. Where that fails, nothing may be sent: another try may have taken over."""
+    def _write_intent(
+        self,
+        client: CfBillingClient,
+        progress: Progress,
+        order: TopupOrder,
+        found: ReconcileResult,
+        write_delay_seconds: float,
+    ) -> Progress:
+        """Record the intent. If that fails, nothing may be sent: another try may have taken over."""
         earlier = progress.record
-        amount_cents = self._order.amount_cents
-        intent = Intent(self._account_id, amount_cents, sighting.at, sighting.invoices, late_by)
-        record = Record("intent", intent, earlier.first_intent or intent, earlier.posts + 1)
-        self._journal.write(record)
+        intent = ChargeIntent(
+            client.account_id,
+            order.amount_cents,
+            at=found.at,
+            written_at=time.time(),
+            known_invoices=found.invoices,
+            write_delay_seconds=write_delay_seconds,
+        )
+        record = Record(
+            "intent",
+            intent,
+            first_intent=earlier.first_intent or intent,
+            charge_requests=earlier.charge_requests + 1,
+            denied=earlier.denied,
+        )
+        self._write(record, "The charge was not sent. Nothing was charged")
         return replace(progress, record=record)
 
-    def _send(self, client: CfBillingClient, progress: Progress, send_by: SendBy) -> Progress:
+    def _write(self, record: Record, consequence: str) -> None:
+        try:
+            self._journal.write(record)
+        except Exception as error:
+            raise RecordError(
+                f"The record of this top-up could not be written: {_described(error)}. {consequence}"
+            ) from error
+        self._latest = record
+
+    def _send(
+        self, client: CfBillingClient, progress: Progress, order: TopupOrder, send_by: SendBy
+    ) -> Progress:
         """Charge the card: the one place that does."""
-        order, record = self._order, progress.record
+        record = progress.record
         self._log.info("All checks passed. Charging %s.", cents_and_dollars(order.amount_cents))
         started = time.monotonic()
         try:
@@ -222,81 +396,147 @@ class TopupProtocol:
             raise
         except CfBillingOutcomeUnknownError as error:
             self._log.warning(
-                "The charge was sent and its answer was lost: %s. Looking for its invoice.", error
+                "The charge was sent and its response was lost: %s. Searching for its invoice.", error
             )
-            ended_at = intent_of(record).latest_at + time.monotonic() - started
-            return replace(progress, window_ends_at=ended_at + self._window_seconds)
-        except CfBillingError:
-            self._log.info("Cloudflare did not accept the charge: nothing was charged.")
-            self._note(replace(record, state="not_charged"))
+            ended_at = intent_of(record).durable_by + time.monotonic() - started
+            return replace(
+                progress,
+                phase="reconcile",
+                reconcile_deadline=ended_at + self._window_seconds,
+                reconcile_deadline_here=time.time() + self._window_seconds,
+            )
+        except CfBillingError as error:
+            self._log.info("The charge was not made: nothing was charged.")
+            denied = record.denied or error.status is not None  # else it was never sent
+            self._record_best_effort(replace(record, state="not_charged", denied=denied))
             raise
         card = f"{topup.brand or 'the card'} ending in {topup.last4}" if topup.last4 else "the payment method"
         self._log.info("Cloudflare accepted top-up %s; it charges %s.", topup.payment_intent_id, card)
-        return self._submitted(progress, topup.to_dict(), "charged")
+        return self._accepted(progress, topup.to_dict(), "charged")
 
     def _reconcile(self, progress: Progress) -> Progress:
-        """Look whether the charge of an intent was made."""
-        record = progress.record
-        intent = intent_of(record)
-        window_ends_at = progress.window_ends_at or intent.latest_at + self._window_seconds
-        progress = replace(progress, window_ends_at=window_ends_at)
-        self._fresh = self._half_a_window()
+        """Check whether the charge of an intent was made."""
+        intent = intent_of(progress.record)
+        deadline, deadline_here = progress.reconcile_deadline, progress.reconcile_deadline_here
+        progress = replace(
+            progress,
+            reconcile_deadline=deadline or intent.durable_by + self._window_seconds,
+            reconcile_deadline_here=deadline_here or intent.written_at + self._window_seconds,
+        )
         try:
-            sighting = look_for(self._client_of(intent.account_id), intent)
-        except _PASSING as error:
-            return self._absorbed(error, progress)
-        if sighting.matches:
-            return self._adopt(progress, sighting, intent)
-        left = window_ends_at - sighting.at
-        if left > 0:
-            self._log.info("No invoice of the charge so far; for %.0f s more one may appear.", left)
-            return replace(progress, idle=True)
-        if not sighting.complete:
-            raise NeedsAPersonError(
-                "A charge was sent and its answer was lost, and the invoice history does not reach back to "
-                "it, or holds an invoice without id or date: whether the card was charged cannot be told. "
-                f"It is not sent again; look at {WHERE_TO_LOOK}"
+            found = find_candidate_invoices(self._client_of(intent.account_id), intent)
+        except CfBillingError as error:
+            return self._poll_again_or_raise(error, progress)
+        if found.candidates:
+            return self._adopt(progress, found, intent)
+        progress = self._with_clocks_checked(progress, intent, found.at)
+        if not is_search_over(progress, found.at):
+            left = max(
+                (progress.reconcile_deadline or 0) - found.at,
+                (progress.reconcile_deadline_here or 0) - time.time(),
+            )
+            self._log.info("No invoice of the charge so far; it may appear for another %.0f s.", left)
+            return replace(progress, should_wait=True)
+        if found.suspects:
+            raise ManualReviewRequiredError(
+                f"A charge of {cents_and_dollars(intent.amount_cents)} was sent and its response was lost. "
+                f"{_invoices(found.suspects)} from that time, due with less: account credit or a coupon may "
+                "have lowered it, so whether the card was charged cannot be determined. It is not charged "
+                f"again; review {INVOICES}"
+            )
+        if not found.complete:
+            raise ManualReviewRequiredError(
+                f"A charge of {cents_and_dollars(intent.amount_cents)} was sent and its response was lost, "
+                "and the invoice history does not reach back to it, or holds an invoice without id or date: "
+                "whether the card was charged cannot be determined. It is not charged again; review "
+                f"{INVOICES}"
             )
         return self._proven_not_charged(progress)
+
+    def _with_clocks_checked(self, progress: Progress, intent: ChargeIntent, at: float) -> Progress:
+        """Report a clock that has jumped. One that went back must not prolong the search for ever.
+
+        The search ends only when both clocks say so: one that went ahead does not shorten it.
+        """
+        here = time.time()
+        drift = (at - here) - (intent.at - intent.written_at)
+        if abs(drift) > CLOCK_JUMP_SECONDS and not self._warned_of_clocks:
+            self._warned_of_clocks = True
+            self._log.warning(
+                "Cloudflare's clock and this machine's have moved apart by %.0f s since the charge: one of "
+                "them was set or is wrong. The search for the charge ends only when both say so.",
+                drift,
+            )
+        most = self._window_seconds
+        if (progress.reconcile_deadline or 0) - at > most + CLOCK_JUMP_SECONDS:
+            progress = replace(progress, reconcile_deadline=at + most)
+        if (progress.reconcile_deadline_here or 0) - here > most + CLOCK_JUMP_SECONDS:
+            progress = replace(progress, reconcile_deadline_here=here + most)
+        return progress
 
     def _proven_not_charged(self, progress: Progress) -> Progress:
         record = replace(progress.record, state="not_charged")
         self._log.info("No invoice has appeared in %.0f s: nothing was charged.", self._window_seconds)
-        self._note(record)
-        if progress.reposts >= MOST_REPOSTS:
-            raise NotChargedError("The charge was lost twice and was not made. Nothing was charged")
-        return replace(progress, record=record, window_ends_at=None, reposts=progress.reposts + 1)
-
-    def _adopt(self, progress: Progress, sighting: Sighting, intent: Intent) -> Progress:
-        """Take the invoice that the charge of ``intent`` must have made."""
-        if len(sighting.matches) > 1:
-            raise NeedsAPersonError(
-                f"Each of the invoices {', '.join(sighting.matches)} can be this top-up; which it is cannot "
-                f"be told. Nothing is charged again; look at {WHERE_TO_LOOK}"
+        self._record_best_effort(record)
+        if progress.recharges >= MAX_RECHARGES:
+            raise NotChargedError(
+                "Two charge requests got no response and produced no invoice. Nothing was charged; Airflow "
+                "may retry"
             )
-        (invoice_id,) = sighting.matches
+        return replace(
+            progress,
+            record=record,
+            phase="charge",
+            reconcile_deadline=None,
+            reconcile_deadline_here=None,
+            recharges=progress.recharges + 1,
+        )
+
+    def _adopt(self, progress: Progress, found: ReconcileResult, intent: ChargeIntent) -> Progress:
+        """Take the invoice that the charge of ``intent`` must have made."""
+        if len(found.candidates) > 1:
+            raise ManualReviewRequiredError(
+                f"Invoices {', '.join(found.candidates)} all match this top-up, so which one it made cannot "
+                f"be determined. It is not charged again; review {INVOICES}"
+            )
+        (invoice_id,) = found.candidates
         self._log.info(
-            "Top-up %s is the charge whose answer was lost: the card was charged once.", invoice_id
+            "Top-up %s is the charge whose response was lost: the card was charged once.", invoice_id
         )
         topup = {"payment_intent_id": invoice_id, "onboarding": None, "brand": None, "last4": None}
         adopted = replace(progress, record=replace(progress.record, intent=intent))
-        return self._submitted(adopted, topup, "adopted")
+        return self._accepted(adopted, topup, "adopted")
 
-    def _submitted(self, progress: Progress, topup: dict[str, Any], outcome: str) -> Progress:
-        record = replace(progress.record, state="submitted", topup=topup)
-        self._note(record)
-        return replace(progress, record=record, outcome=outcome, window_ends_at=None)
+    def _accepted(self, progress: Progress, topup: dict[str, Any], outcome: str) -> Progress:
+        record = replace(progress.record, state="accepted", topup=topup)
+        self._record_best_effort(record)
+        return replace(
+            progress,
+            record=record,
+            phase="settle",
+            outcome=outcome,
+            reconcile_deadline=None,
+            reconcile_deadline_here=None,
+        )
 
     def _settle(self, progress: Progress) -> Progress:
-        """Look whether the top-up is paid."""
-        record = progress.record
-        give_up_at = progress.give_up_at or time.time() + (self._wait_seconds or 0)
-        progress = replace(progress, give_up_at=give_up_at)
+        """Check whether the top-up is paid."""
+        record, now = progress.record, time.time()
+        progress = replace(
+            progress,
+            settlement_deadline=progress.settlement_deadline or now + (self._wait_seconds or 0),
+            not_found_deadline=progress.not_found_deadline or now + self._window_seconds,
+        )
         payment_intent_id = topup_of(record)["payment_intent_id"]
         try:
             settlement = settlement_of(self._client_of(intent_of(record).account_id), payment_intent_id)
-        except _PASSING as error:
-            self._log.warning("Could not see how the top-up is doing, and will look again: %s", error)
+        except PaymentFailedError:
+            raise
+        except CfBillingError as error:
+            too_early = isinstance(error, CfBillingNotFoundError) and progress.may_be_unknown_yet
+            if not (error.retryable or too_early):
+                raise
+            self._log.warning("The top-up's status could not be read, retrying: %s", error)
             settlement = Settlement(is_paid=False)
         if settlement.invoice_pdf:
             record = replace(record, topup={**topup_of(record), "invoice_pdf": settlement.invoice_pdf})
@@ -304,26 +544,37 @@ class TopupProtocol:
         if settlement.is_paid:
             self._log.info("Top-up %s is completed: the credits are there.", payment_intent_id)
             record = replace(record, state="completed")
-            self._note(record)
-            return replace(progress, record=record)
-        if time.time() >= give_up_at:
+            self._record_best_effort(record)
+            return replace(progress, record=record, phase="done")
+        if progress.is_settlement_overdue:
             raise StillPendingError(
-                f"Top-up {payment_intent_id} was accepted and is pending after {self._wait_seconds:g} s. The "
-                f"card may ask for 3-D Secure, or was declined: look at {WHERE_TO_LOOK}. It is not charged "
-                "again; a retry goes on waiting for it"
+                f"Top-up {payment_intent_id} is pending after {self._wait_seconds:g} s. The card may need "
+                f"3-D Secure, or was declined: review {INVOICES}"
             )
-        return replace(progress, idle=True)
+        return replace(progress, should_wait=True)
 
-    def _absorbed(self, error: CfBillingError, progress: Progress) -> Progress:
-        """Live with a look that failed, as long as the window is open."""
-        if progress.window_ends_at is not None and time.time() > progress.window_ends_at:
-            raise error
-        self._log.warning("Could not look for the charge, and will look again: %s", error)
-        return replace(progress, idle=True)
+    def _poll_again_or_raise(self, error: CfBillingError, progress: Progress) -> Progress:
+        """Live with a history that could not be read, as long as the window is open."""
+        if time.time() > (progress.reconcile_deadline_here or 0):
+            raise ChargeUnconfirmedError(
+                f"The invoice history, which shows whether the card was charged, could not be read: {error}",
+                retryable=error.retryable,
+            ) from error
+        self._log.warning("The invoice history could not be read, retrying: %s", error)
+        return replace(progress, should_wait=True)
 
-    def _note(self, record: Record) -> None:
-        """Write down what is known. Where that fails, a later try finds it out from the invoices."""
+    def _record_best_effort(self, record: Record) -> None:
+        """Record what is known. If that fails, a later try finds it out from the invoices."""
+        self._latest = record
         try:
             self._journal.write(record)
         except Exception as error:
-            self._log.warning("Could not write down that the top-up is %s: %s", record.state, error)
+            self._log.warning("Could not record that the top-up is %s: %s", record.state, _described(error))
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _invoices(ids: tuple[str, ...]) -> str:
+    return f"Invoice {ids[0]} is" if len(ids) == 1 else f"Invoices {', '.join(ids)} are"

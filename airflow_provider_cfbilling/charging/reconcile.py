@@ -1,49 +1,76 @@
-"""Finds out from the invoice history whether a charge was made whose answer was lost."""
+"""Finds out from the invoice history whether a charge was made whose response was lost."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.models import Invoice
 from airflow_provider_cfbilling.charging.history import invoices_since
-from airflow_provider_cfbilling.charging.journal import Intent
+from airflow_provider_cfbilling.charging.journal import ChargeIntent
 
 # Cloudflare's clocks need not agree to the second, and its timestamps have no fractions.
 CLOCK_TOLERANCE_SECONDS = 5.0
-# Tax is added to the amount asked for; no country takes more than 27 %.
-MOST_TAX = 1.35
+# Cloudflare's fee of 5 % and tax are added to the amount asked for; no country takes more than 27 %.
+MAX_FEE_AND_TAX = 1.35
+
+DEAD = ("void", "uncollectible")
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ReconcileResult:
     """What the invoice history shows.
 
-    :param matches: ids of the invoices that can be the charge looked for.
-    :param complete: whether that charge would have been seen, had it been listed by then.
-    :param at: when Cloudflare answered, in Unix seconds of its clock.
+    :param candidates: ids of the invoices that can be the charge.
+    :param suspects: ids of invoices that may turn out to be the charge: due with less than was asked for, by
+        account credit or a coupon, or because they are not final.
+    :param complete: whether the charge would have been seen, had it been listed by then.
+    :param at: when Cloudflare responded, in Unix seconds of its clock.
     :param invoices: ids of all invoices seen, for a new intent's ``known_invoices``.
     """
 
-    matches: tuple[str, ...]
+    candidates: tuple[str, ...]
+    suspects: tuple[str, ...]
     complete: bool
     at: float
     invoices: tuple[str, ...]
 
 
-def look_for(client: CfBillingClient, intent: Intent | None) -> Sighting:
-    """Look for the charge of ``intent`` among the manual invoices, or just at the newest. Reads only.
+def find_candidate_invoices(
+    client: CfBillingClient, intent: ChargeIntent, *, ignore_dead: bool = False
+) -> ReconcileResult:
+    """Search the manual invoices for the charge of ``intent``. Reads only.
+
+    :param ignore_dead: leave out what will never be paid: what a declined card leaves behind.
+    :raises CfBillingError: the history could not be read.
+    """
+    since = datetime.fromtimestamp(intent.not_before - CLOCK_TOLERANCE_SECONDS, UTC)
+    recent = invoices_since(client, since, "manual", older=intent.known_invoices)
+    unknown = [
+        invoice
+        for invoice in recent.invoices
+        if invoice.id not in intent.known_invoices and not (ignore_dead and invoice.status in DEAD)
+    ]
+    most = intent.amount_cents * MAX_FEE_AND_TAX
+    return ReconcileResult(
+        candidates=_ids(each for each in unknown if intent.amount_cents <= each.amount_due_cents <= most),
+        suspects=_ids(each for each in unknown if each.amount_due_cents < intent.amount_cents),
+        complete=recent.complete,
+        at=recent.answered_at.timestamp(),
+        invoices=_ids(recent.invoices),
+    )
+
+
+def snapshot_invoices(client: CfBillingClient) -> ReconcileResult:
+    """Return the newest invoices that exist before a charge. Reads only.
 
     :raises CfBillingError: the history could not be read.
     """
-    since = datetime.fromtimestamp(intent.at - CLOCK_TOLERANCE_SECONDS, UTC) if intent else None
-    recent = invoices_since(client, since, "manual")
-    seen = {invoice.id: invoice.amount_due_cents for invoice in recent.invoices if invoice.id}
-    matches = [
-        invoice_id
-        for invoice_id, amount_due_cents in seen.items()
-        if intent
-        and invoice_id not in intent.known_invoices
-        and intent.amount_cents <= amount_due_cents <= intent.amount_cents * MOST_TAX
-    ]
-    return Sighting(tuple(matches), recent.complete, recent.answered_at.timestamp(), tuple(seen))
+    recent = invoices_since(client, None, "manual")
+    return ReconcileResult((), (), recent.complete, recent.answered_at.timestamp(), _ids(recent.invoices))
+
+
+def _ids(invoices: Iterable[Invoice]) -> tuple[str, ...]:
+    return tuple(invoice.id for invoice in invoices if invoice.id)

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import CfBillingNotFoundError
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingNotFoundError
 from airflow_provider_cfbilling.charging.errors import PaymentFailedError
+from airflow_provider_cfbilling.charging.reconcile import DEAD
+
+# For so long after its acceptance a top-up may not be known everywhere yet, in seconds.
+UNKNOWN_OUTCOME_WINDOW = 600.0
 
 
 @dataclass(frozen=True)
@@ -25,23 +29,31 @@ def is_settled(client: CfBillingClient, payment_intent_id: str) -> bool:
 
 
 def settlement_of(client: CfBillingClient, payment_intent_id: str) -> Settlement:
-    """Look what has become of a top-up.
+    """Check what has become of a top-up.
 
-    The status says ``pending`` or ``completed`` and never "failed", so the invoice is looked at as well.
+    The status says ``pending`` or ``completed`` and never "failed", so the invoice is checked as well.
 
     :raises PaymentFailedError: the payment has failed for good.
-    :raises CfBillingNotFoundError: Cloudflare does not know the id.
+    :raises CfBillingNotFoundError: Cloudflare does not know the id, or not yet.
     """
     try:
         if client.get_topup_status(payment_intent_id).status == "completed":
             return Settlement(is_paid=True)
     except CfBillingNotFoundError as error:
-        error.message = f"Cloudflare does not know the top-up {payment_intent_id} any more"
-        raise
-    history = client.get_invoice_history("manual")
+        raise CfBillingNotFoundError(
+            f"Cloudflare does not know top-up {payment_intent_id}",
+            status=error.status,
+            codes=error.codes,
+            request_id=error.request_id,
+        ) from error
+    try:
+        history = client.get_invoice_history("manual")
+    except CfBillingError:
+        return Settlement(is_paid=False)  # the status was readable, and is what counts
     invoice = next((invoice for invoice in history.invoices if invoice.id == payment_intent_id), None)
-    if invoice and invoice.status in ("void", "uncollectible"):
+    if invoice and invoice.status in DEAD:
         raise PaymentFailedError(
-            f"The payment of top-up {payment_intent_id} failed: its invoice is {invoice.status}"
+            f"The payment of top-up {payment_intent_id} failed: its invoice is {invoice.status}. The card "
+            "was not charged; once it works, start another Dag run"
         )
     return Settlement(is_paid=False, invoice_pdf=invoice.invoice_pdf if invoice else None)

@@ -17,14 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import (
-    CfBillingAuthenticationError,
-    CfBillingError,
-    CfBillingInvalidRequestError,
-    CfBillingNotFoundError,
-    CfBillingOutcomeUnknownError,
-    CfBillingPermissionError,
-)
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingInvalidRequestError
 from airflow_provider_cfbilling.api.models import (
     CreditBalance,
     InvoiceHistory,
@@ -38,12 +31,7 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.money import dollars
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
-from airflow_provider_cfbilling.charging.errors import (
-    BalanceIsEnough,
-    ComesTooLate,
-    NeedsAPersonError,
-    PaymentFailedError,
-)
+from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
@@ -88,10 +76,10 @@ class CfBillingHook(BaseHook):
         """Return the client of the hook's account."""
         return self._client
 
-    def get_client(self, account_id: str) -> CfBillingClient:
-        """Return the client of another account of the same connection."""
+    def get_client(self, account_id: str | None) -> CfBillingClient:
+        """Return the client of another account of the same connection; None: of the hook's account."""
         client = self.get_conn()
-        return client if account_id == client.account_id else client.for_account(account_id)
+        return client if account_id in (None, client.account_id) else client.for_account(account_id)
 
     @cached_property
     def _client(self) -> CfBillingClient:
@@ -117,7 +105,7 @@ class CfBillingHook(BaseHook):
         return self.get_conn().get_topup_config()
 
     def get_topup_limits(self) -> TopupLimits:
-        """Return the smallest and the largest top-up of this account."""
+        """Return the smallest and the largest top-up of this account, wherever Cloudflare tells them."""
         return self.get_conn().get_topup_limits()
 
     def get_credit_balance(self) -> CreditBalance:
@@ -138,7 +126,7 @@ class CfBillingHook(BaseHook):
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> UsageHistory:
-        """Return what was spent per ``window``, from ``start`` until ``end`` (with a time zone)."""
+        """Return what was spent per ``window``, in cents, from ``start`` until ``end`` (with a time zone)."""
         return self.get_conn().get_usage_history(window, start, end)
 
     def get_spending_limit(self) -> SpendingLimit:
@@ -231,25 +219,15 @@ def _described(config: TopupConfig) -> str:
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
-    """Turn what the API half raises into what Airflow acts on: fail at once where a retry cannot help."""
+    """Turn what the API half raises into what Airflow acts on: fail at once if a retry cannot help."""
     try:
         yield
-    except BalanceIsEnough as reason:
+    except BalanceAboveThreshold as reason:
         raise AirflowSkipException(str(reason)) from None
-    except ComesTooLate as reason:
+    except ChargeDeadlinePassed as reason:
         raise AirflowSkipException(
-            f"{reason} A Dag run of catch-up or backfill is not charged for where it comes more than "
+            f"{reason} A Dag run of catch-up or backfill is not charged for if it comes more than "
             "max_run_age seconds after its time, or after its next one was due; with max_run_age=None it is."
         ) from None
-    except (
-        NeedsAPersonError,
-        PaymentFailedError,
-        CfBillingOutcomeUnknownError,
-        CfBillingInvalidRequestError,
-        CfBillingAuthenticationError,
-        CfBillingPermissionError,
-        CfBillingNotFoundError,
-    ) as error:
-        raise AirflowFailException(str(error)) from error
     except CfBillingError as error:
-        raise AirflowException(str(error)) from error
+        raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from error

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, Stats, conf
+from airflow.providers.common.compat.sdk import BaseOperator, Stats, conf
 
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.base import WithHook, check_seconds, number_if_rendered
+from airflow_provider_cfbilling.base import (
+    WithHook,
+    WithTrigger,
+    check_boolean,
+    check_seconds,
+    number_if_rendered,
+)
 from airflow_provider_cfbilling.links import CfBillingDashboardLink, CfBillingInvoiceLink
 
 if TYPE_CHECKING:
@@ -41,33 +46,34 @@ class CfBillingBaseOperator(WithHook, BaseOperator):
         self.account_id = account_id
 
 
-class CfBillingCreateTopupOperator(CfBillingBaseOperator):
+class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
     """Charge a card and add the amount to the account's AI Gateway credits.
 
     One task of one Dag run charges at most once, however often Airflow runs it again; to charge again, start
     another Dag run. Before the charge it checks the account's limits, the payment method and its guards.
-    When the answer to the charge is lost, the task looks for its invoice, and charges anew only once it is
-    proven that nothing was charged. See "What happens when" in the documentation.
+    If the response to the charge is lost, the task searches for its invoice, and charges again only once it
+    is proven that nothing was charged. See "What happens when" in the documentation.
 
-    :param amount_cents: what to charge, in cents: 2500 is $25.00. At least 1000 ($10.00), and within the
-        account's limits. A template may render it.
+    :param amount_cents: the credits to buy, in cents: 2500 is $25.00, plus Cloudflare's 5 % fee. At least
+        1000 ($10.00), and within the account's limits. A template may render it.
     :param payment_method_id: the Stripe payment method to charge; the account's default where None.
     :param wait_for_completion: wait until the charge has settled and the credits are there.
-    :param poll_interval: seconds between two looks while waiting.
+    :param poll_interval: seconds between two polls while waiting.
     :param timeout: seconds to wait for completion.
     :param only_if_balance_below_cents: charge only when the credit balance is lower; the task is skipped
         otherwise.
     :param budget_cents: the most that may be charged in one ``budget_period``, by automatic and manual
-        top-ups together, this one included. The task fails without charging where it would be exceeded.
+        top-ups together, this one and its fee included. The task fails without charging if it would be
+        exceeded.
     :param budget_period: ``day``, ``week`` (from Monday) or ``month``, in UTC.
     :param max_run_age: a Dag run of the schedule or of a backfill is skipped, and not charged for, where it
         comes more than so many seconds after its time, or where the schedule's next run was due before it
         began: catch-up must not charge for every period that was missed. None: it is charged for, however
         late it comes.
-    :param dry_run: check everything, charge nothing.
+    :param dry_run: check everything, charge nothing. ``True`` or ``False``, known when the Dag is parsed.
     :param deferrable: wait in the triggerer, without a worker.
-    :param unknown_outcome_window: seconds that a charge whose answer was lost is looked for before it counts
-        as not made. A charge that Cloudflare lists, or makes, later than that would be made again.
+    :param unknown_outcome_window: seconds that a charge whose response was lost is searched for before it
+        counts as not made. A charge that Cloudflare lists, or makes, later than that would be made again.
     """
 
     template_fields: Sequence[str] = (
@@ -102,70 +108,116 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
         super().__init__(**kwargs)
         self.amount_cents = amount_cents
         self.payment_method_id = payment_method_id
-        self.wait_for_completion = wait_for_completion
+        self.wait_for_completion = check_boolean("wait_for_completion", wait_for_completion)
         self.poll_interval = check_seconds("poll_interval", poll_interval)
         self.timeout = check_seconds("timeout", timeout)
         self.only_if_balance_below_cents = only_if_balance_below_cents
         self.budget_cents = budget_cents
         self.budget_period = budget_period
         self.max_run_age = None if max_run_age is None else check_seconds("max_run_age", max_run_age)
-        self.charges_nothing = dry_run  # BaseOperator has a method named dry_run
-        self.deferrable = deferrable
+        self.charges_nothing = check_boolean("dry_run", dry_run)  # BaseOperator has a method named dry_run
+        self.deferrable = check_boolean("deferrable", deferrable)
         self.unknown_outcome_window = check_seconds("unknown_outcome_window", unknown_outcome_window)
+        self._running: TopupProtocol | None = None
+        self._shown: dict[str, Any] = {}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
-        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
-        from airflow_provider_cfbilling.task_journal import dag_run_began_at
+        from airflow_provider_cfbilling.dag_run import was_cleared
 
-        with airflow_errors():
-            account_id = self.hook.get_conn().account_id
-            dashboard = CfBillingDashboardLink
-            context["ti"].xcom_push(key=dashboard.xcom_key, value=dashboard.url(account_id))
-            order = self._order(context)
-            if self.charges_nothing:
-                return self._only_check(order, account_id)
-            protocol = self._protocol(context, order)
-            first_try = context["ti"].try_number == 1
-            progress = protocol.begin(first_try=first_try, began_at=dag_run_began_at(context))
-            return self._finish(context, protocol, progress)
+        return self._execute(context, cleared=was_cleared(context))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Go on where the task left off when it was deferred."""
+        """Resume where the task left off when it was deferred."""
         from airflow_provider_cfbilling.charging.progress import Progress
         from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
 
         match event:
-            case {"status": "look", "progress": dict(progress)}:
+            case {"status": "resume", "progress": dict(progress), "trigger_error": trigger_error}:
+                if trigger_error:
+                    self._wait_here(trigger_error)
                 with airflow_errors():
-                    protocol = self._protocol(context, self._order(context))
-                    return self._finish(context, protocol, Progress.from_json(progress))
-        raise AirflowException(f"The trigger sent an event that is not known: {event!r:.200}")
+                    return self._finish(context, self._protocol(context), Progress.from_json(progress))
+        return self.execute_without_trigger(context, f"it sent an event that is not known: {event!r:.200}")
+
+    def execute_without_trigger(self, context: Context, reason: str) -> dict[str, Any]:
+        """Go on from the record: the trigger has failed, and with it what it knew."""
+        self._wait_here(reason)
+        return self._execute(context, cleared=True)  # an earlier process of this try may have charged
+
+    def on_kill(self) -> None:
+        """Say what becomes of the charge when the task is ended from outside."""
+        if self._running:
+            self._running.log_money()
+
+    def _execute(self, context: Context, *, cleared: bool) -> dict[str, Any]:
+        from airflow_provider_cfbilling.dag_run import dag_run_began_at
+        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
+
+        with airflow_errors():
+            if self.charges_nothing:
+                return self._only_check(context)
+            protocol = self._protocol(context)
+            progress = protocol.begin(cleared=cleared, began_at=dag_run_began_at(context))
+            return self._finish(context, protocol, progress)
 
     def _finish(self, context: Context, protocol: TopupProtocol, progress: Progress) -> dict[str, Any]:
         """Take step after step until there is nothing left to do."""
-        from airflow_provider_cfbilling.charging.progress import pause
+        from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
 
         self._show(context, progress)
         while not protocol.is_done(progress):
-            earlier, progress = progress, protocol.advance(progress)
+            earlier = progress
+            try:
+                progress = protocol.advance(progress)
+            except (BalanceAboveThreshold, ChargeDeadlinePassed):
+                protocol.forget()  # nothing was sent that has to be remembered
+                raise
             if progress.record.topup != earlier.record.topup:
                 self._show(context, progress)
-            if progress.idle:
+            if progress.should_wait:
                 if self.deferrable:
                     self._defer(progress)
-                time.sleep(pause(progress, self.poll_interval))
+                protocol.sleep(progress.seconds_until_next_poll(self.poll_interval))
         Stats.incr(f"cfbilling.topup.{progress.outcome}")
+        self._forget_after_success(protocol)
         return protocol.result(progress)
 
+    def _forget_after_success(self, protocol: TopupProtocol) -> None:
+        """Remove the record once Airflow has taken note of the success.
+
+        Not before: a worker that dies in between is followed by a try that must still find it.
+        """
+
+        def forget(context: Context) -> None:
+            protocol.forget()
+
+        asked = self.on_success_callback or []
+        self.on_success_callback = [*([asked] if callable(asked) else asked), forget]
+
     def _show(self, context: Context, progress: Progress) -> None:
-        """Let the id and the invoice be seen while the task still waits."""
-        for key in ("payment_intent_id", CfBillingInvoiceLink.xcom_key):
-            if value := (progress.record.topup or {}).get(key):
-                context["ti"].xcom_push(key=key, value=value)
+        """Let the account, the id and the invoice be seen while the task still waits."""
+        dashboard = CfBillingDashboardLink
+        try:
+            account_id = progress.account_id or self.hook.get_conn().account_id
+            links: dict[str, Any] = {dashboard.xcom_key: dashboard.url(account_id)}
+            for key in ("payment_intent_id", CfBillingInvoiceLink.xcom_key):
+                links[key] = (progress.record.topup or {}).get(key)
+            for key, value in links.items():
+                if value and self._shown.get(key) != value:
+                    context["ti"].xcom_push(key=key, value=value)
+                    self._shown[key] = value
+        except Exception as error:  # of no consequence for the charge, and must not hide what became of it
+            self.log.warning(
+                "The links of this task cannot be shown yet: %s: %s", type(error).__name__, error
+            )
+
+    def _wait_here(self, reason: str) -> None:
+        self.log.warning("The trigger cannot wait for this top-up, so the task waits itself: %s", reason)
+        self.deferrable = False
 
     def _defer(self, progress: Progress) -> NoReturn:
-        """Leave the looking to the triggerer. Whatever it sees, this task looks again and decides."""
+        """Leave the polling to the triggerer. Whatever it sees, this task checks again and decides."""
         from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupTrigger
 
         self.defer(
@@ -180,7 +232,7 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
 
     def _order(self, context: Context) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
-        from airflow_provider_cfbilling.task_journal import charge_by
+        from airflow_provider_cfbilling.dag_run import charge_by
 
         return TopupOrder(
             amount_cents=number_if_rendered(self.amount_cents),
@@ -191,28 +243,34 @@ class CfBillingCreateTopupOperator(CfBillingBaseOperator):
             charge_by=charge_by(context, self.max_run_age),
         )
 
-    def _protocol(self, context: Context, order: TopupOrder) -> TopupProtocol:
+    def _protocol(self, context: Context) -> TopupProtocol:
         from airflow_provider_cfbilling.charging.protocol import TopupProtocol
         from airflow_provider_cfbilling.task_journal import journal_of
 
-        return TopupProtocol(
-            self.hook.get_client,
-            self.hook.get_conn().account_id,
-            order,
+        self._running = TopupProtocol(
+            # The connection is not needed before the record has been read.
+            lambda account_id: self.hook.get_client(account_id),
+            self.account_id,
+            lambda: self._order(context),
             journal_of(context),
             window_seconds=self.unknown_outcome_window,
             wait_seconds=self.timeout if self.wait_for_completion else None,
             log=cast("Logger", self.log),
         )
+        return self._running
 
-    def _only_check(self, order: TopupOrder, account_id: str) -> dict[str, Any]:
+    def _only_check(self, context: Context) -> dict[str, Any]:
         from airflow_provider_cfbilling.charging.guards import check_order
 
-        check_order(self.hook.get_conn(), order)
+        order, client = self._order(context), self.hook.get_conn()
+        dashboard = CfBillingDashboardLink
+        context["ti"].xcom_push(key=dashboard.xcom_key, value=dashboard.url(client.account_id))
+        check_order(client, order, cast("Logger", self.log))
         self.log.info("All checks passed. This is a dry run: nothing was charged.")
         Stats.incr("cfbilling.topup.dry_run")
         unknown = dict.fromkeys(("payment_intent_id", "status", "brand", "last4", "onboarding"))
-        return {**unknown, "amount_cents": order.amount_cents, "account_id": account_id, "outcome": "dry_run"}
+        known = {"amount_cents": order.amount_cents, "account_id": client.account_id, "outcome": "dry_run"}
+        return {**unknown, **known}
 
 
 class CfBillingGetTopupConfigOperator(CfBillingBaseOperator):

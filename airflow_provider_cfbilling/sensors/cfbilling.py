@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import (
@@ -15,8 +15,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
-from airflow_provider_cfbilling.base import WithHook
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingRateLimitError
+from airflow_provider_cfbilling.base import WithHook, WithTrigger, check_boolean
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_cfbilling.triggers.looking import CfBillingWaitTrigger
 
 
-class CfBillingBaseSensor(WithHook, BaseSensorOperator):
+class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
     """What all sensors of this provider share.
 
     Triggers are imported where they are used: they cost every parse of a Dag 10 ms.
@@ -56,8 +56,8 @@ class CfBillingBaseSensor(WithHook, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.deferrable = deferrable or start_from_trigger
-        self.start_from_trigger = start_from_trigger
+        self.start_from_trigger = check_boolean("start_from_trigger", start_from_trigger)
+        self.deferrable = check_boolean("deferrable", deferrable) or start_from_trigger
         self.cfbilling_conn_id = cfbilling_conn_id
         self.account_id = account_id
 
@@ -98,14 +98,23 @@ class CfBillingBaseSensor(WithHook, BaseSensorOperator):
             method_name="execute_complete",
         )
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Return what the trigger saw, or fail with what stopped it."""
         match event:
             case {"status": "success", "result": dict(result)}:
                 return result
             case {"status": "failed", "message": str(message), "retry": bool(retry)}:
                 raise AirflowException(message) if retry else AirflowFailException(message)
-        raise AirflowException(f"The trigger sent an event that is not known: {event!r:.200}")
+            case {"status": "trigger_error", "message": str(message)}:
+                return self.execute_without_trigger(context, message)
+        return self.execute_without_trigger(context, f"it sent an event that is not known: {event!r:.200}")
+
+    def execute_without_trigger(self, context: Context, reason: str) -> Any:
+        """Poke in the task: the trigger cannot."""
+        self.log.warning("The trigger cannot wait, so the task waits itself: %s", reason)
+        self.deferrable = False
+        self.mode = "poke"
+        return self.execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -121,11 +130,25 @@ class CfBillingBaseSensor(WithHook, BaseSensorOperator):
             try:
                 answer = ask(self.hook.get_conn(), *arguments)
             except CfBillingRateLimitError as error:
-                self.log.warning("Could not look, and will look again: %s", error)
+                self.log.warning("Poll failed, retrying: %s", error)
+                return PokeReturnValue(is_done=False)
+            except CfBillingError as error:
+                if not waiting.is_too_early(error, self._waited_seconds(context)):
+                    raise
+                self.log.info("Not known yet, polling again: %s", error)
                 return PokeReturnValue(is_done=False)
         self.log.info("%s", waiting.described(answer))
         result = waiting.result(answer)
         return PokeReturnValue(is_done=result is not None, xcom_value=result)
+
+    def _waited_seconds(self, context: Context) -> float:
+        """Return for how long this wait has gone on, over all its pokes."""
+        ti: Any = context["ti"]
+        first = getattr(
+            ti, "get_first_reschedule_date", None
+        )  # Airflow 3; before, start_date is the first one
+        since = (first(context) if first and self.reschedule else None) or ti.start_date
+        return (datetime.now(UTC) - since).total_seconds() if since else 0.0
 
 
 class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):

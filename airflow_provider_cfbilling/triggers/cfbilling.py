@@ -14,14 +14,14 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers import base as airflow_triggers
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingRateLimitError
+from airflow_provider_cfbilling.api.errors import CfBillingNotFoundError, CfBillingRateLimitError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.base import check_seconds, checked_cents, checked_moment
 from airflow_provider_cfbilling.triggers.looking import (
     MAX_FAILURES,
-    PASSING,
     CfBillingBaseTrigger,
     CfBillingWaitTrigger,
+    described_error,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_cfbilling.api.client import CfBillingClient
     from airflow_provider_cfbilling.api.models import CreditBalance
+    from airflow_provider_cfbilling.charging.progress import Progress
 else:
     BaseEventTrigger = getattr(airflow_triggers, "BaseEventTrigger", BaseTrigger)  # Airflow 3.0 and later
 
@@ -136,6 +137,11 @@ class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
 
         return is_settled, self.payment_intent_id
 
+    def is_too_early(self, error: Exception, waited_seconds: float) -> bool:
+        from airflow_provider_cfbilling.charging.settlement import UNKNOWN_OUTCOME_WINDOW
+
+        return isinstance(error, CfBillingNotFoundError) and waited_seconds < UNKNOWN_OUTCOME_WINDOW
+
     def result(self, answer: bool) -> dict[str, Any] | None:
         return {"payment_intent_id": self.payment_intent_id, "status": "completed"} if answer else None
 
@@ -144,7 +150,7 @@ class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
 
 
 class CfBillingTopupTrigger(CfBillingBaseTrigger):
-    """Fire when there is news of a top-up. It decides nothing: the task looks again and acts.
+    """Fire when there is news of a top-up. It decides nothing: the task checks again and acts.
 
     :param account_id: the task's account.
     :param progress: how far the top-up has come, with absolute deadlines.
@@ -161,46 +167,50 @@ class CfBillingTopupTrigger(CfBillingBaseTrigger):
         self.progress = progress
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look every ``poll_interval`` seconds, and when a deadline ends; end with one event."""
-        from airflow_provider_cfbilling.charging.progress import (
-            Progress,
-            account_of,
-            is_given_up,
-            pause,
-            question,
-        )
+        """Poll every ``poll_interval`` seconds, and when a deadline ends; end with one event."""
+        from airflow_provider_cfbilling.charging.progress import Progress
 
-        progress = Progress.from_json(self.progress)
-        settings = None
+        trigger_error = None
+        try:
+            await self._until_news(Progress.from_json(self.progress))
+        except Exception as error:  # whatever it is, the task can still wait itself
+            trigger_error = described_error(error)
+        # `airflow dags test` hands nothing to the task but the event.
+        yield TriggerEvent({"status": "resume", "progress": self.progress, "trigger_error": trigger_error})
+
+    async def _until_news(self, progress: Progress) -> None:
+        """Wait until the task has something to do.
+
+        :raises Exception: this trigger cannot poll.
+        """
+        settings = await self._settings(progress.account_id or self.account_id)
         failures = 0
-        news = False
-        while not news and failures < MAX_FAILURES:
-            await asyncio.sleep(pause(progress, self.poll_interval))
-            try:
-                settings = settings or await self._settings(account_of(progress) or self.account_id)
-            except CfBillingError:
-                break
-            outcome = await self._look(settings, *question(progress), max_age=self.poll_interval / 2)
+        while not progress.is_settlement_overdue:
+            await asyncio.sleep(progress.seconds_until_next_poll(self.poll_interval))
+            outcome = await self._look(settings, *progress.poll_query(), max_age=self.poll_interval / 2)
             match outcome.error:
+                case None if outcome.value:
+                    return
                 case None:
                     failures = 0
-                    news = outcome.value or is_given_up(progress)
                 case CfBillingRateLimitError() as error:
-                    self.log.warning("Could not look, and will look again: %s", error)
-                case error if isinstance(error, PASSING):
-                    failures += 1
-                    self.log.warning("Could not look (%d in a row): %s", failures, error)
-                case error:
+                    self.log.warning("Poll failed, retrying: %s", error)
+                case CfBillingNotFoundError() as error if progress.may_be_unknown_yet:
+                    self.log.info("Not known yet, polling again: %s", error)
+                case error if progress.phase == "settle" and not getattr(error, "retryable", False):
                     self.log.warning("The task will act on this: %s", error)
-                    news = True
-        # `airflow dags test` hands nothing to the task but the event.
-        yield TriggerEvent({"status": "look", "progress": self.progress})
+                    return
+                case error:
+                    failures += 1
+                    self.log.warning("Poll failed (%d in a row), retrying: %s", failures, error)
+                    if failures >= MAX_FAILURES:
+                        raise error
 
     async def on_kill(self) -> None:
         """Say what becomes of the charge when a user ends the task."""
         self.log.warning(
-            "The task was ended from outside. What it has charged stays charged; when it is run again it "
-            "goes on with the same top-up."
+            "Task killed. A charge that was made is not reversed; running the task again resumes the same "
+            "top-up."
         )
 
 

@@ -7,20 +7,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Hashable
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_cfbilling.api.errors import (
-    CfBillingError,
-    CfBillingMalformedResponseError,
-    CfBillingRateLimitError,
-    CfBillingUnavailableError,
-)
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingRateLimitError
 from airflow_provider_cfbilling.api.sharing import Outcome, shared
 
 if TYPE_CHECKING:
@@ -40,9 +37,6 @@ _SLOW_IMPORTS = (
 )
 # How long a connection that was looked up serves those who start later.
 _CONNECTION_SECONDS = 10.0
-
-# What the next look may not meet again.
-PASSING = (CfBillingUnavailableError, CfBillingMalformedResponseError)
 
 
 class CfBillingBaseTrigger(BaseTrigger):
@@ -91,21 +85,27 @@ class CfBillingBaseTrigger(BaseTrigger):
 
         :raises CfBillingError: no further look will help, or too many in a row have failed.
         """
-        failures = 0
+        failures, started = 0, time.monotonic()
         while True:
             outcome = await self._look(settings, ask, *arguments, max_age=self.poll_interval)
             match outcome.error:
                 case None:
                     failures = 0
                     yield outcome.value
-                case CfBillingRateLimitError() as error:  # the next look waits for as long as it must
-                    self.log.warning("Could not look, and will look again: %s", error)
+                case CfBillingRateLimitError() as error:  # the next poll waits for as long as it must
+                    self.log.warning("Poll failed, retrying: %s", error)
+                case error if self.is_too_early(error, time.monotonic() - started):
+                    self.log.info("Not known yet, polling again: %s", error)
                 case error:
                     failures += 1
-                    if not isinstance(error, PASSING) or failures >= MAX_FAILURES:
+                    if not getattr(error, "retryable", False) or failures >= MAX_FAILURES:
                         raise error
-                    self.log.warning("Could not look (%d in a row), will look again: %s", failures, error)
+                    self.log.warning("Poll failed (%d in a row), retrying: %s", failures, error)
             await self._pause(outcome.age, failures)
+
+    def is_too_early(self, error: Exception, waited_seconds: float) -> bool:
+        """Tell whether ``error`` is to be expected so soon after the wait began, and no failure."""
+        return False
 
     async def _pause(self, age: float, failures: int = 0) -> None:
         """Wait until the latest answer is too old; not all at the same moment."""
@@ -146,23 +146,37 @@ class CfBillingWaitTrigger(CfBillingBaseTrigger):
         """
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until it holds, and end with one event."""
+        """Poll until it holds, and end with one event."""
         try:
             self.check()
+        except ValueError as error:
+            yield TriggerEvent({"status": "failed", "message": str(error), "retry": False})
+            return
+        try:
             settings = await self._settings(self.account_id)
+        except Exception as error:  # whatever it is, the task can still wait itself
+            yield TriggerEvent({"status": "trigger_error", "message": described_error(error)})
+            return
+        try:
             async for answer in self._answers(settings, *self.question()):
                 result = self.result(answer)
                 if result is not None:
                     yield self._success(result)
                     return
-        except (CfBillingError, ValueError) as error:
-            retry = isinstance(error, PASSING)
-            yield TriggerEvent({"status": "failed", "message": str(error), "retry": retry})
+        except CfBillingError as error:
+            yield TriggerEvent({"status": "failed", "message": str(error), "retry": error.retryable})
 
     def _success(self, result: dict[str, Any]) -> TriggerEvent:
         if self.ends_task:
             return TaskSuccessEvent(xcoms={"return_value": result})
         return TriggerEvent({"status": "success", "result": result})
+
+
+def described_error(error: Exception) -> str:
+    """Return what an error says if it is one of ours or of Airflow's, which hold no secret; else its kind."""
+    if isinstance(error, CfBillingError | AirflowException):
+        return f"{type(error).__name__}: {error}"
+    return type(error).__name__
 
 
 async def _settings(cfbilling_conn_id: str, account_id: str | None) -> Settings:

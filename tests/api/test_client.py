@@ -66,7 +66,7 @@ def test_id_that_is_none_is_refused_before_any_request(
 @pytest.mark.parametrize(
     ("action", "config"),
     [
-        ({"action": "heal"}, ACTIVE),
+        ({"action": "recover"}, ACTIVE),
         ({"action": "unset", "style": "null"}, TopupConfig(None, None, None, None, None)),
         ({"action": "unset", "style": "zero"}, TopupConfig(0, 0, None, None, None)),
         ({"action": "unset", "style": "absent"}, TopupConfig(None, None, None, None, None)),

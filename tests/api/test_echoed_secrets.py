@@ -18,7 +18,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingOutcomeUnknownError,
 )
 from airflow_provider_cfbilling.api.text import Redactor, one_line
-from airflow_provider_cfbilling.charging.reconcile import look_for
+from airflow_provider_cfbilling.charging.reconcile import snapshot_invoices
 from tests.api.test_reader_and_models import ANSWERS, INVOICE
 from tests.raw_servers import Peer, RawServer, answering, client_at, http, ok, refused
 
@@ -179,7 +179,7 @@ def test_what_is_no_id_of_a_top_up_is_taken_from_no_answer(no_id: str):
     with RawServer(serve) as server, client_at(server.url, secret=SECRET) as client:
         with pytest.raises(CfBillingMalformedResponseError, match=r"result\.payment_intent_id is not an id"):
             client.get_topup_status("in_1")
-        sighting = look_for(client, None)
+        sighting = snapshot_invoices(client)
         assert (sighting.invoices, sighting.complete) == ((), False)
         with pytest.raises(CfBillingOutcomeUnknownError, match="no readable payment_intent_id"):
             client.create_topup(1000)

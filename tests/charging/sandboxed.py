@@ -14,7 +14,7 @@ from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
-from airflow_provider_cfbilling.charging.progress import Progress, account_of, is_given_up, pause, question
+from airflow_provider_cfbilling.charging.progress import Progress
 from airflow_provider_cfbilling.charging.protocol import TopupProtocol
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.charging.virtual import VirtualTime
@@ -27,8 +27,8 @@ MOST_LOOKS = 150
 
 def has_news(client: CfBillingClient, progress: Progress) -> bool:
     """Tell what the trigger looks for: whether the next step would now do more than wait."""
-    ask, *arguments = question(progress)
-    return ask(client, *arguments) or is_given_up(progress)
+    query, *arguments = progress.poll_query()
+    return query(client, *arguments) or progress.is_settlement_overdue
 
 
 class KeptJournal:
@@ -39,14 +39,24 @@ class KeptJournal:
     :ivar after_write: called after each write.
     """
 
+    is_fenced = True
+
     def __init__(self) -> None:
         self._text: str | None = None
         self.history: list[Record] = []
         self.before_write: Callable[[Record], object] = lambda _: None
         self.after_write: Callable[[Record], object] = lambda _: None
 
-    def read(self) -> Record | None:
-        return Record.from_json(json.loads(self._text)) if self._text else None
+    def begin(self, started: Record, takeover_seconds: float) -> Record:
+        if self._text is None:
+            self.write(started)
+        return self.record
+
+    def check_not_superseded(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        self._text = None
 
     def write(self, record: Record) -> None:
         self.before_write(record)
@@ -56,9 +66,8 @@ class KeptJournal:
 
     @property
     def record(self) -> Record:
-        record = self.read()
-        assert record is not None
-        return record
+        assert self._text is not None
+        return Record.from_json(json.loads(self._text))
 
     @property
     def states(self) -> list[str]:
@@ -69,18 +78,20 @@ class Task:
     """One task of one Dag run.
 
     :ivar deferrable: whether its tries wait in the triggerer, which gets their progress as JSON.
+    :ivar cleared: whether a user has cleared it.
     :ivar began_at: when the Dag run began, by this machine's clock.
     :ivar looks: how often the latest try had nothing to do but wait.
     """
 
     def __init__(
-        self, sandbox: Sandbox, client_of: Callable[[str], CfBillingClient], time: VirtualTime
+        self, sandbox: Sandbox, client_of: Callable[[str | None], CfBillingClient], time: VirtualTime
     ) -> None:
         self.sandbox, self.client_of, self.time = sandbox, client_of, time
         self.journal: Journal = KeptJournal()
         self.deferrable = False
         self.began_at = time.time()
         self.tries = 0
+        self.cleared = False
         self.looks = 0
         self.log = logging.getLogger("cfbilling.task")
 
@@ -106,7 +117,7 @@ class Task:
         return TopupProtocol(
             self.client_of,
             account_id or self.sandbox.account_id,
-            TopupOrder(amount_cents, **conditions),
+            lambda: TopupOrder(amount_cents, **conditions),
             self.journal,
             window_seconds=window_seconds,
             wait_seconds=wait_seconds,
@@ -118,12 +129,12 @@ class Task:
         self.tries += 1
         self.looks = 0
         protocol = self.protocol(**arguments)
-        progress = protocol.begin(first_try=self.tries == 1, began_at=self.began_at)
+        progress = protocol.begin(cleared=self.cleared, began_at=self.began_at)
         while not protocol.is_done(progress):
             progress = protocol.advance(progress)
             if until and until(progress):
                 return {}
-            if progress.idle:
+            if progress.should_wait:
                 progress = self._wait(progress)
                 protocol = self.protocol(**arguments) if self.deferrable else protocol
         return protocol.result(progress)
@@ -132,11 +143,11 @@ class Task:
         kept = json.dumps(progress.to_json())
         while self.looks < MOST_LOOKS:
             self.looks += 1
-            self.passes(pause(progress, 30.0))
+            self.passes(progress.seconds_until_next_poll(30.0))
             if not self.deferrable:
                 return progress
             progress = Progress.from_json(json.loads(kept))
-            if has_news(self.client_of(account_of(progress) or self.sandbox.account_id), progress):
+            if has_news(self.client_of(progress.account_id or self.sandbox.account_id), progress):
                 return progress
         raise AssertionError("it waits for ever")
 
@@ -158,7 +169,8 @@ def task_in(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]
     with client_of(sandbox) as client:
         others = {client.account_id: client}
 
-        def client_for(account_id: str) -> CfBillingClient:
+        def client_for(account_id: str | None) -> CfBillingClient:
+            account_id = account_id or client.account_id
             return others.setdefault(account_id, client.for_account(account_id))
 
         sandbox.configure(ANOTHER_ACCOUNT, token=client._settings.secret)

@@ -1,5 +1,6 @@
 """What is checked before a card is charged: nothing is charged by checking, and nothing is guessed."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -7,14 +8,19 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError, CfBillingUnavailableError
-from airflow_provider_cfbilling.charging.errors import BalanceIsEnough
+from airflow_provider_cfbilling.api.errors import (
+    CfBillingError,
+    CfBillingInvalidRequestError,
+    CfBillingUnavailableError,
+)
+from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold
 from airflow_provider_cfbilling.charging.guards import check_order, period_start
 from airflow_provider_cfbilling.charging.order import BUDGET_PERIODS, TopupOrder
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import Peer, RawServer, client_at, http, ok
 
-LIMITS = {"min_cents": 1000, "max_cents": 100_000, "currency": "usd"}
+LIMITS = {"manual_topup": {"limits": {"min_cents": 1000, "max_cents": 100_000, "currency": "usd"}}}
+LOG = logging.getLogger("cfbilling.checks")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +31,7 @@ def _charges_nothing(sandbox: Sandbox) -> Iterator[None]:
 
 
 def check(client: CfBillingClient, amount_cents: int = 1000, **conditions: Any) -> None:
-    check_order(client, TopupOrder(amount_cents, **conditions))
+    check_order(client, TopupOrder(amount_cents, **conditions), LOG)
 
 
 def in_period(period: Any) -> float:
@@ -77,7 +83,9 @@ def test_balance_must_be_below_the_line(
     sandbox.configure(balance_cents=balance_cents)
     order = {"only_if_balance_below_cents": 500, "payment_method_id": payment_method_id}
     if enough:
-        with pytest.raises(BalanceIsEnough, match=r"is not below 500 cents \(\$5\.00\). Nothing was charged"):
+        with pytest.raises(
+            BalanceAboveThreshold, match=r"is not below 500 cents \(\$5\.00\). Nothing was charged"
+        ):
             check(client, **order)
     else:
         check(client, **order)
@@ -87,7 +95,7 @@ def test_enough_balance_says_so_even_where_a_charge_would_be_refused(
     sandbox: Sandbox, client: CfBillingClient
 ):
     sandbox.configure(balance_cents=500.0, default_payment_method=None, max_cents=1000)
-    with pytest.raises(BalanceIsEnough):
+    with pytest.raises(BalanceAboveThreshold):
         check(client, 5000, only_if_balance_below_cents=500)
 
 
@@ -95,7 +103,7 @@ def test_enough_balance_says_so_even_where_a_charge_would_be_refused(
 
 
 @pytest.mark.parametrize("period", BUDGET_PERIODS)
-@pytest.mark.parametrize(("budget_cents", "allowed"), [(6499, False), (6500, True)])
+@pytest.mark.parametrize(("budget_cents", "allowed"), [(6649, False), (6650, True)])
 def test_budget_counts_automatic_and_manual_invoices_of_its_period_and_this_top_up(
     sandbox: Sandbox, client: CfBillingClient, period: Any, budget_cents: int, allowed: bool
 ):
@@ -114,13 +122,13 @@ def test_budget_counts_automatic_and_manual_invoices_of_its_period_and_this_top_
     with pytest.raises(CfBillingInvalidRequestError) as caught:
         check(client, 3000, budget_cents=budget_cents, budget_period=period)
     assert str(caught.value) == (
-        f"The budget is 6499 cents ($64.99) a {period}. Since "
-        f"{datetime.fromtimestamp(start, UTC):%Y-%m-%d} (UTC) 3500 cents ($35.00) were charged, so "
-        "3000 cents ($30.00) more would exceed it. Nothing was charged."
+        f"The budget is 6649 cents ($66.49) a {period}. Since {datetime.fromtimestamp(start, UTC):%Y-%m-%d} "
+        "(UTC) 3500 cents ($35.00) were charged, so 3000 cents ($30.00) more, 3150 cents ($31.50) with "
+        "Cloudflare's fee of 5 %, would exceed it. Nothing was charged."
     )
 
 
-@pytest.mark.parametrize(("budget_cents", "allowed"), [(2189, False), (2190, True)])
+@pytest.mark.parametrize(("budget_cents", "allowed"), [(2239, False), (2240, True)])
 def test_budget_counts_what_was_due_with_tax(
     sandbox: Sandbox, client: CfBillingClient, budget_cents: int, allowed: bool
 ):
@@ -128,15 +136,15 @@ def test_budget_counts_what_was_due_with_tax(
     if allowed:
         check(client, budget_cents=budget_cents, budget_period="month")
         return
-    with pytest.raises(CfBillingInvalidRequestError, match="more would exceed it"):
+    with pytest.raises(CfBillingInvalidRequestError, match="would exceed it"):
         check(client, budget_cents=budget_cents, budget_period="month")
 
 
-@pytest.mark.parametrize(("budget_cents", "allowed"), [(5999, False), (6000, True)])
+@pytest.mark.parametrize(("budget_cents", "allowed"), [(6049, False), (6050, True)])
 def test_budget_is_added_up_over_several_pages(
     sandbox: Sandbox, client: CfBillingClient, budget_cents: int, allowed: bool
 ):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     for _ in range(5):
         sandbox.add_invoice(1000, created=in_period("month"))
     if allowed:
@@ -148,11 +156,11 @@ def test_budget_is_added_up_over_several_pages(
 
 
 def test_history_is_read_no_further_than_the_period_reaches(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     for days in range(10):
         sandbox.add_invoice(1000, created=in_period("day") - 86_400 * days)
 
-    check(client, budget_cents=2000, budget_period="day")
+    check(client, budget_cents=2050, budget_period="day")
 
     assert len(sandbox.requests("getInvoiceHistory")) == 1
 
@@ -160,17 +168,17 @@ def test_history_is_read_no_further_than_the_period_reaches(sandbox: Sandbox, cl
 def test_api_that_does_not_turn_pages_suffices_where_its_first_page_reaches_back(
     sandbox: Sandbox, client: CfBillingClient
 ):
-    sandbox.configure(per_page=2, ignore_page=True)
+    sandbox.configure(per_page=2, page_parameter="ignored")
     for days in range(4):
         sandbox.add_invoice(1000, created=in_period("day") - 86_400 * days)
-    check(client, budget_cents=2000, budget_period="day")
+    check(client, budget_cents=2050, budget_period="day")
 
 
 @pytest.mark.parametrize(
     ("account", "invoices", "requests"),
     [
-        ({"per_page": 2, "ignore_page": True}, 3, 2),
-        ({"per_page": 1}, 11, 10),
+        ({"per_page": 2, "page_parameter": "ignored"}, 3, 2),
+        ({"per_page": 1, "page_parameter": "honored"}, 11, 10),
     ],
     ids=["page is ignored", "too many pages"],
 )
@@ -231,15 +239,15 @@ def test_invoice_that_moves_on_to_the_next_page_is_counted_once():
         1: history(1, [("in_3", today), ("in_2", today)], has_more=True),
         2: history(2, [("in_2", today), ("in_1", today)], has_more=False),
     }
-    assert check_against(pages, budget_cents=4000) == 2
+    assert check_against(pages, budget_cents=4050) == 2
     with pytest.raises(CfBillingInvalidRequestError, match=r"3000 cents \(\$30\.00\) were charged"):
-        check_against(pages, budget_cents=3999)
+        check_against(pages, budget_cents=4049)
 
 
 def test_api_that_counts_pages_from_zero_suffices_with_its_first_page_only():
     today = in_period("day")
     whole = {1: history(0, [("in_1", today)], has_more=False)}
-    assert check_against(whole, budget_cents=2000) == 1
+    assert check_against(whole, budget_cents=2050) == 1
     part = {1: history(0, [("in_1", today)], has_more=True), 2: history(2, [], has_more=False)}
     with pytest.raises(CfBillingInvalidRequestError, match="does not reach back"):
         check_against(part, budget_cents=1_000_000)
@@ -251,9 +259,9 @@ def test_history_that_is_not_newest_first_is_read_to_its_end():
         1: history(1, [("in_1", today - 86_400), ("in_2", today)], has_more=True),
         2: history(2, [("in_3", today), ("in_4", today)], has_more=False),
     }
-    assert check_against(pages, budget_cents=4000) == 2
+    assert check_against(pages, budget_cents=4050) == 2
     with pytest.raises(CfBillingInvalidRequestError, match=r"3000 cents \(\$30\.00\) were charged"):
-        check_against(pages, budget_cents=3999)
+        check_against(pages, budget_cents=4049)
 
 
 @pytest.mark.parametrize(
@@ -275,16 +283,63 @@ def test_week_begins_on_monday_at_midnight(day: str):
 # what cannot be read
 
 
-@pytest.mark.parametrize("operation", ["getCreditBalance", "getTopupLimits", "getInvoiceHistory"])
-def test_check_that_cannot_be_made_lets_nothing_pass(
-    sandbox: Sandbox, client: CfBillingClient, operation: str
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "gone": {"kind": "status", "status": 404},
+    "forbidden": {"kind": "status", "status": 403},
+    "refused": {"kind": "status", "status": 400},
+    "down": {"kind": "status", "status": 503},
+    "another shape": {
+        "kind": "garbage",
+        "body": '{"success": true, "errors": [], "messages": [], "result": []}',
+    },
+}
+unreadable = pytest.mark.parametrize("fault", UNREADABLE.values(), ids=UNREADABLE)
+
+
+@unreadable
+@pytest.mark.parametrize("operation", ["getCreditBalance", "getInvoiceHistory"])
+def test_guard_that_the_user_asked_for_lets_nothing_pass_if_it_cannot_be_checked(
+    sandbox: Sandbox, client: CfBillingClient, operation: str, fault: dict[str, Any]
 ):
     sandbox.configure(balance_cents=0.0)
-    sandbox.fault(operation, "status", status=503)
-    with pytest.raises(CfBillingUnavailableError):
+    sandbox.fault(operation, **fault, times=None)
+    with pytest.raises(CfBillingError):
         check(client, only_if_balance_below_cents=500, budget_cents=99_000, budget_period="day")
 
 
-def test_only_what_is_needed_is_asked(sandbox: Sandbox, client: CfBillingClient):
+@unreadable
+def test_what_only_spares_a_request_never_stops_a_top_up(
+    sandbox: Sandbox, client: CfBillingClient, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
+):
+    for operation in ("getCreditBalance", "getTopupEligibility", "getTopupLimits"):
+        sandbox.fault(operation, **fault, times=None)
+    check(client)
+    assert "Not checked before the charge: whether there is a default payment method" in caplog.text
+    assert "Not checked before the charge: the account's limits. Cloudflare checks it too" in caplog.text
+
+
+@unreadable
+def test_limits_come_from_the_deprecated_endpoint_if_the_new_one_is_unreadable(
+    sandbox: Sandbox, client: CfBillingClient, fault: dict[str, Any]
+):
+    sandbox.configure(max_cents=5000)
+    sandbox.fault("getTopupEligibility", **fault, times=None)
+    with pytest.raises(CfBillingInvalidRequestError, match=r"may top up from .* to 5000 cents \(\$50\.00\)"):
+        check(client, 5001)
+
+
+def test_budget_is_not_guessed_from_the_first_page(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(per_page=1, page_parameter="honored")
+    for _ in range(2):
+        sandbox.add_invoice(1000, created=in_period("day"))
+    sandbox.fault("getInvoiceHistory", "status", status=503, skip=1)
+    with pytest.raises(CfBillingUnavailableError):
+        check(client, budget_cents=99_000, budget_period="day")
+    sandbox.fault("getInvoiceHistory", "status", status=400, skip=1)
+    with pytest.raises(CfBillingInvalidRequestError, match="does not reach back"):
+        check(client, budget_cents=99_000, budget_period="day")
+
+
+def test_only_what_is_needed_is_requested(sandbox: Sandbox, client: CfBillingClient):
     check(client, payment_method_id="pm_sandbox_second")
-    assert [request.operation for request in sandbox.requests()] == ["getTopupLimits"]
+    assert [request.operation for request in sandbox.requests()] == ["getTopupEligibility"]

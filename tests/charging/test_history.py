@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.errors import CfBillingUnavailableError
+from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
 from airflow_provider_cfbilling.charging.history import RecentInvoices, invoices_since
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import Peer, RawServer, client_at, http, ok
@@ -41,7 +41,7 @@ def test_invoices_since_a_moment_are_found_and_that_moment_counts(sandbox: Sandb
 
 
 def test_without_a_moment_the_first_page_is_all_that_is_read(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     newest, middle, _ = invoices(sandbox, 8, 9, 10)
     recent = invoices_since(client, None, "manual")
     assert ids(recent) == [newest, middle]
@@ -64,7 +64,7 @@ def test_only_invoices_of_the_type_asked_for_are_read(
 
 
 def test_pages_are_read_until_one_reaches_back_far_enough(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     expected = invoices(sandbox, *range(1, 11))[:5]
     recent = invoices_since(client, at(6), "manual")
     assert ids(recent) == expected
@@ -73,7 +73,7 @@ def test_pages_are_read_until_one_reaches_back_far_enough(sandbox: Sandbox, clie
 
 
 def test_page_that_ends_at_the_very_moment_is_not_the_last_one(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     for _ in range(4):
         sandbox.add_invoice(1000, created=at(9).timestamp())
     assert len(invoices_since(client, at(9), "manual").invoices) == 4
@@ -83,7 +83,7 @@ def test_page_that_ends_at_the_very_moment_is_not_the_last_one(sandbox: Sandbox,
 def test_api_that_does_not_turn_pages_proves_only_what_its_first_page_holds(
     sandbox: Sandbox, client: CfBillingClient, since: int, complete: bool
 ):
-    sandbox.configure(per_page=3, ignore_page=True)
+    sandbox.configure(per_page=3, page_parameter="ignored")
     expected = invoices(sandbox, 8, 9, 10, 11, 12)[:3]
     recent = invoices_since(client, at(since), "manual")
     assert set(ids(recent)) <= set(expected)
@@ -91,7 +91,7 @@ def test_api_that_does_not_turn_pages_proves_only_what_its_first_page_holds(
 
 
 def test_at_most_ten_pages_are_read(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=1)
+    sandbox.configure(per_page=1, page_parameter="honored")
     invoices(sandbox, *range(12))
     recent = invoices_since(client, at(0), "manual")
     assert (len(recent.invoices), recent.complete) == (10, False)
@@ -110,12 +110,23 @@ def test_invoice_without_id_or_date_is_left_out_and_leaves_the_rest_unproven(
     assert not recent.complete
 
 
-def test_unreadable_page_is_an_error_not_the_end_of_the_history(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=1)
-    invoices(sandbox, 8, 9)
-    sandbox.fault("getInvoiceHistory", "status", status=503, skip=1)
-    with pytest.raises(CfBillingUnavailableError):
+def test_first_page_that_is_unreadable_is_an_error(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.fault("getInvoiceHistory", "status", status=400)
+    with pytest.raises(CfBillingInvalidRequestError):
         invoices_since(client, at(0), "manual")
+
+
+@pytest.mark.parametrize("status", [400, 404, 503])
+def test_further_page_that_is_unreadable_is_not_the_end_of_the_history(
+    sandbox: Sandbox, client: CfBillingClient, status: int
+):
+    sandbox.configure(per_page=1, page_parameter="honored")
+    newest, _ = invoices(sandbox, 8, 9)
+    sandbox.fault("getInvoiceHistory", "status", status=status, skip=1)
+    recent = invoices_since(client, at(0), "manual")
+    assert (ids(recent), recent.complete) == ([newest], False)
+    assert recent.error
+    assert recent.error.status == status
 
 
 def page(number: int, hours: dict[str, int], *, has_more: bool) -> dict[str, Any]:

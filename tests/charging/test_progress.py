@@ -9,45 +9,50 @@ import pytest
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingUnavailableError
 from airflow_provider_cfbilling.charging.errors import PaymentFailedError
-from airflow_provider_cfbilling.charging.journal import Intent, Record
+from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.progress import (
     Progress,
-    account_of,
     intent_of,
-    pause,
     topup_of,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.charging.sandboxed import Task, has_news, task_in
 
 
-def looking(sandbox: Sandbox, window_ends_in: float = 600.0) -> Progress:
-    """The progress of a try that looks for a lost charge of 2000 cents."""
+def searching(sandbox: Sandbox, window_ends_in: float = 600.0, here: float | None = None) -> Progress:
+    """The progress of a try that searches for a lost charge of 2000 cents."""
     now = time.time()
-    intent = Intent(sandbox.account_id, 2000, now)
-    return Progress(Record("intent", intent, intent, 1), window_ends_at=now + window_ends_in)
+    intent = ChargeIntent(sandbox.account_id, 2000, now, now)
+    return Progress(
+        Record("intent", intent, intent, charge_requests=1),
+        "reconcile",
+        reconcile_deadline=now + window_ends_in,
+        reconcile_deadline_here=now + window_ends_in if here is None else here,
+    )
 
 
 def waiting(sandbox: Sandbox, payment_intent_id: str, give_up_in: float = 600.0) -> Progress:
     """The progress of a try that waits for a top-up."""
     record = Record(
-        "submitted", intent_of(looking(sandbox).record), topup={"payment_intent_id": payment_intent_id}
+        "accepted", intent_of(searching(sandbox).record), topup={"payment_intent_id": payment_intent_id}
     )
-    return Progress(record, give_up_at=time.time() + give_up_in)
+    return Progress(record, "settle", settlement_deadline=time.time() + give_up_in)
 
 
 @pytest.mark.parametrize(
     ("ends", "poll_interval", "seconds"),
     [
         ({}, 30, 30),
-        ({"window_ends_at": 600}, 30, 30),
-        ({"window_ends_at": 10}, 30, 10),
-        ({"give_up_at": 10}, 30, 10),
-        ({"give_up_at": 20, "window_ends_at": 10}, 30, 10),
-        ({"window_ends_at": -60}, 30, 1),
-        ({"give_up_at": 0.2}, 30, 1),
-        ({"give_up_at": -60}, 0.1, 0.1),
-        ({"give_up_at": 600}, 0.1, 0.1),
+        ({"reconcile_deadline": 600}, 30, 30),
+        ({"reconcile_deadline": 10}, 30, 10),
+        ({"settlement_deadline": 10}, 30, 10),
+        ({"settlement_deadline": 20, "reconcile_deadline": 10}, 30, 10),
+        ({"reconcile_deadline": -60}, 30, 30),
+        ({"reconcile_deadline": -60, "reconcile_deadline_here": 10}, 30, 10),
+        ({"settlement_deadline": 0.2}, 30, 1),
+        ({"settlement_deadline": -60}, 0.1, 0.1),
+        ({"settlement_deadline": 0.05}, 0.1, 0.1),
+        ({"settlement_deadline": 600}, 0.1, 0.1),
     ],
     ids=str,
 )
@@ -55,12 +60,14 @@ def test_pause_ends_with_the_interval_or_a_deadline_but_is_never_none(
     ends: dict[str, float], poll_interval: float, seconds: float
 ):
     now = time.time()
-    progress = Progress(Record("started"), **{name: now + end for name, end in ends.items()})
-    assert pause(progress, poll_interval) == pytest.approx(seconds, abs=0.5 if seconds >= 10 else 0.01)
+    progress = Progress(Record("started"), "charge", **{name: now + end for name, end in ends.items()})
+    assert progress.seconds_until_next_poll(poll_interval) == pytest.approx(
+        seconds, abs=0.5 if seconds >= 10 else 0.01
+    )
 
 
 def test_appearing_invoice_is_news(sandbox: Sandbox, client: CfBillingClient):
-    progress = looking(sandbox)
+    progress = searching(sandbox)
     assert not has_news(client, progress)
     sandbox.add_invoice(1000)
     assert not has_news(client, progress)
@@ -68,11 +75,15 @@ def test_appearing_invoice_is_news(sandbox: Sandbox, client: CfBillingClient):
     assert has_news(client, progress)
 
 
-def test_end_of_the_window_is_news_by_the_clock_of_cloudflare(sandbox: Sandbox, client: CfBillingClient):
-    progress = looking(sandbox)
-    assert not has_news(client, progress)
-    sandbox.configure_server(clock_offset_seconds=605)
-    assert has_news(client, progress)
+@pytest.mark.parametrize(
+    ("cloudflare", "here", "over"), [(605, 600, False), (0, -1, False), (605, -1, True)], ids=str
+)
+def test_search_ends_only_when_both_clocks_say_so(
+    sandbox: Sandbox, client: CfBillingClient, cloudflare: float, here: float, over: bool
+):
+    progress = searching(sandbox, here=time.time() + here)
+    sandbox.configure_server(clock_offset_seconds=cloudflare)
+    assert has_news(client, progress) is over
 
 
 @pytest.mark.parametrize("outcome", ["paid", "requires_action"])
@@ -96,7 +107,7 @@ def test_failed_payment_is_told(sandbox: Sandbox, client: CfBillingClient):
 
 
 def test_cloudflare_answering_is_news_to_a_try_that_knows_nothing(sandbox: Sandbox, client: CfBillingClient):
-    progress = Progress(Record("started"), began_at=time.time(), window_ends_at=time.time() + 600)
+    progress = Progress(Record("started"), "lookback", lookback_from=time.time())
     sandbox.fault("getInvoiceHistory", "status", status=503)
     with pytest.raises(CfBillingUnavailableError):
         has_news(client, progress)
@@ -104,14 +115,14 @@ def test_cloudflare_answering_is_news_to_a_try_that_knows_nothing(sandbox: Sandb
 
 
 def test_looking_for_news_charges_nothing(sandbox: Sandbox, client: CfBillingClient):
-    has_news(client, looking(sandbox))
-    has_news(client, looking(sandbox, window_ends_in=-600))
+    has_news(client, searching(sandbox))
+    has_news(client, searching(sandbox, window_ends_in=-600))
     assert sandbox.requests("createTopup") == []
 
 
 def test_account_is_the_one_that_was_charged(sandbox: Sandbox):
-    assert account_of(looking(sandbox)) == sandbox.account_id
-    assert account_of(Progress(Record("started"))) is None
+    assert searching(sandbox).account_id == sandbox.account_id
+    assert Progress(Record("started"), "charge").account_id is None
 
 
 @pytest.mark.parametrize(("what", "named"), [(intent_of, "has no intent"), (topup_of, "has no id")])

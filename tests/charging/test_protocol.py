@@ -12,19 +12,22 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingInvalidRequestError,
     CfBillingNotFoundError,
+    CfBillingPaymentDeclinedError,
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.charging.errors import (
-    BalanceIsEnough,
-    NeedsAPersonError,
+    BalanceAboveThreshold,
+    ChargeUnconfirmedError,
+    ManualReviewRequiredError,
     NotChargedError,
     PaymentFailedError,
+    RecordError,
     StillPendingError,
 )
-from airflow_provider_cfbilling.charging.journal import NoJournal, Record
+from airflow_provider_cfbilling.charging.journal import Record
 from airflow_provider_cfbilling.charging.progress import Progress
-from airflow_provider_cfbilling.charging.protocol import MOST_INTENTS, SEND_WITHIN_SECONDS
+from airflow_provider_cfbilling.charging.protocol import MAX_INTENTS, SEND_WITHIN_SECONDS
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.charging.sandboxed import AMOUNT_CENTS, ANOTHER_ACCOUNT, Task, task_in
 
@@ -61,8 +64,8 @@ def is_intent(progress: Progress) -> bool:
     return progress.record.state == "intent"
 
 
-def is_submitted(progress: Progress) -> bool:
-    return progress.record.state == "submitted"
+def is_accepted(progress: Progress) -> bool:
+    return progress.record.state == "accepted"
 
 
 def killed_after_the_charge(task: Task, *, charged: bool = False) -> None:
@@ -82,8 +85,8 @@ def test_first_try_writes_down_each_step_before_and_after_it_is_taken(any_task: 
     posts_when_written: dict[str, int] = {}
     any_task.kept.before_write = lambda record: posts_when_written.setdefault(record.state, any_task.posts())
     result = any_task.run()
-    assert any_task.kept.states == ["started", "intent", "submitted", "completed"]
-    assert posts_when_written == {"started": 0, "intent": 0, "submitted": 1, "completed": 1}
+    assert any_task.kept.states == ["started", "intent", "accepted", "completed"]
+    assert posts_when_written == {"started": 0, "intent": 0, "accepted": 1, "completed": 1}
     assert result == {
         "payment_intent_id": any_task.charged(),
         "status": "completed",
@@ -107,7 +110,7 @@ def test_intent_holds_what_is_needed_to_find_the_charge_again(sandbox: Sandbox, 
     assert (record.intent.account_id, record.intent.amount_cents) == (sandbox.account_id, AMOUNT_CENTS)
     assert record.intent.known_invoices == (known,)
     assert task.time.now - 10 < record.intent.at <= task.time.now
-    assert record.posts == 1
+    assert record.charge_requests == 1
 
 
 @pytest.mark.parametrize("wait_seconds", [None, 3600.0])
@@ -129,7 +132,7 @@ def test_submitted_top_up_that_is_not_waited_for_is_returned_as_recorded(sandbox
 
 
 def test_submitted_top_up_is_waited_for_and_not_charged_again(any_task: Task):
-    any_task.run(until=is_submitted)
+    any_task.run(until=is_accepted)
     result = any_task.run()
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "resumed")
     assert (result["brand"], result["last4"]) == ("visa", "4242")
@@ -137,8 +140,8 @@ def test_submitted_top_up_is_waited_for_and_not_charged_again(any_task: Task):
 
 
 def test_try_after_one_that_only_started_charges_at_once(sandbox: Sandbox, task: Task):
-    sandbox.fault("getTopupLimits", "status", status=503)
-    with pytest.raises(CfBillingUnavailableError):
+    sandbox.fault("getInvoiceHistory", "status", status=503)
+    with pytest.raises(CfBillingUnavailableError, match="Nothing was charged"):
         task.run()
     assert task.kept.states == ["started"]
     assert task.run()["outcome"] == "charged"
@@ -147,7 +150,7 @@ def test_try_after_one_that_only_started_charges_at_once(sandbox: Sandbox, task:
 
 def test_guard_that_says_no_leaves_nothing_but_the_start_behind(sandbox: Sandbox, task: Task):
     sandbox.configure(balance_cents=500)
-    with pytest.raises(BalanceIsEnough):
+    with pytest.raises(BalanceAboveThreshold):
         task.run(only_if_balance_below_cents=500)
     assert task.kept.states == ["started"]
     sandbox.configure(balance_cents=499)
@@ -189,7 +192,7 @@ def test_window_counts_from_the_end_of_an_attempt_that_this_try_made(
 
     monkeypatch.setattr(task.client_of(task.sandbox.account_id), "create_topup", slow)
     ends: list[float | None] = []
-    task.run(until=lambda progress: not ends.append(progress.window_ends_at))
+    task.run(until=lambda progress: not ends.append(progress.reconcile_deadline))
     assert ends == [pytest.approx(task.time.now + 600, abs=3)]
 
 
@@ -225,7 +228,10 @@ def test_charge_that_comes_to_light_at_the_end_of_the_window_is_adopted(sandbox:
 def not_charged(task: Task) -> None:
     """Run a try whose charge is lost twice, and not made."""
     lose(task.sandbox, times=2)
-    with pytest.raises(NotChargedError, match=r"lost twice and was not made\. Nothing was charged"):
+    with pytest.raises(
+        NotChargedError,
+        match=r"Two charge requests got no response and produced no invoice\. Nothing was charged",
+    ):
         task.run()
 
 
@@ -234,7 +240,7 @@ def test_not_charged_keeps_the_first_intent_and_counts_what_was_sent(sandbox: Sa
     not_charged(any_task)
     intents = [record.intent for record in any_task.kept.history if record.state == "intent"]
     record = any_task.kept.record
-    assert (record.state, record.posts) == ("not_charged", 2)
+    assert (record.state, record.charge_requests) == ("not_charged", 2)
     assert record.first_intent == intents[0] != intents[1] == record.intent
     assert record.first_intent is not None
     assert record.first_intent.known_invoices == (known,)
@@ -247,7 +253,7 @@ def test_charge_that_comes_to_light_late_is_adopted_before_any_check(sandbox: Sa
     result = task.run(only_if_balance_below_cents=1)
     assert (result["payment_intent_id"], result["outcome"]) == (late, "adopted")
     assert task.posts() == 2
-    assert len(sandbox.requests("getTopupLimits")) == 2  # those of the first try
+    assert len(sandbox.requests("getTopupEligibility")) == 2  # those of the first try
 
 
 def test_charge_that_comes_to_light_while_the_checks_are_made_is_adopted(
@@ -280,12 +286,10 @@ def test_second_lost_charge_is_looked_for_among_newer_invoices_only(sandbox: San
 # nothing is known of earlier tries
 
 
-@pytest.fixture(params=["no journal", "discarded"])
-def forgetful_task(any_task: Task, request: pytest.FixtureRequest) -> Task:
-    """A task in its second try that finds no record of the first one."""
-    if request.param == "no journal":
-        any_task.journal = NoJournal()
-    any_task.tries = 1
+@pytest.fixture
+def forgetful_task(any_task: Task) -> Task:
+    """A task that was cleared, with the record of its first try."""
+    any_task.cleared = True
     return any_task
 
 
@@ -308,7 +312,7 @@ def test_window_counts_from_the_start_of_a_try_that_knows_nothing(forgetful_task
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0], ids=["ahead", "behind"])
 def test_begin_of_the_dag_run_is_told_by_the_clock_of_cloudflare(sandbox: Sandbox, task: Task, ahead: float):
-    task.tries = 1
+    task.cleared = True
     task.time.skew = ahead
     task.began_at = task.time.time() - 60
     before = sandbox.add_invoice(AMOUNT_CENTS, created=task.time.now - 7200).id
@@ -323,7 +327,7 @@ def test_worker_whose_clock_is_behind_does_not_overlook_the_charge_of_an_earlier
 ):
     lost = sandbox.add_invoice(AMOUNT_CENTS, created=task.began_at + 10).id
     task.passes(900)
-    task.tries = 1
+    task.cleared = True
     task.time.skew = -60
     assert task.run(wait_seconds=None)["payment_intent_id"] == lost
     assert task.posts() == 0
@@ -342,9 +346,9 @@ def test_cloudflare_being_away_does_not_stop_a_try_that_knows_nothing(forgetful_
 def test_cloudflare_being_away_for_longer_than_the_window_ends_a_try_that_knows_nothing(
     sandbox: Sandbox, task: Task
 ):
-    task.tries = 1
+    task.cleared = True
     sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
-    with pytest.raises(CfBillingUnavailableError):
+    with pytest.raises(ChargeUnconfirmedError, match="Whether an earlier try charged the card is not known"):
         task.run()
     assert task.posts() == 0
 
@@ -359,7 +363,7 @@ def test_lost_answer_is_adopted_not_charged_again(sandbox: Sandbox, any_task: Ta
     result = any_task.run()
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "adopted")
     assert (result["status"], result["amount_cents"]) == ("completed", AMOUNT_CENTS)
-    assert any_task.kept.states == ["started", "intent", "submitted", "completed"]
+    assert any_task.kept.states == ["started", "intent", "accepted", "completed"]
     assert any_task.posts() == 1
 
 
@@ -370,7 +374,7 @@ def test_charge_that_was_not_made_is_made_once_that_is_proven(
     lose(sandbox, **fault)
     result = any_task.run()
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "charged")
-    states = ["started", "intent", "not_charged", "intent", "submitted", "completed"]
+    states = ["started", "intent", "not_charged", "intent", "accepted", "completed"]
     assert any_task.kept.states == states
     assert any_task.posts() == 2
 
@@ -384,7 +388,7 @@ def test_try_charges_anew_once_and_the_next_one_goes_on(any_task: Task):
 
 @pytest.mark.parametrize(
     ("due_cents", "is_ours"),
-    [(2499, False), (2500, True), (2975, True), (3175, True), (3375, True), (3376, False), (5000, False)],
+    [(2500, True), (2975, True), (3175, True), (3375, True), (3376, False), (5000, False)],
 )
 def test_invoice_is_ours_from_the_amount_asked_for_up_to_the_highest_tax(
     sandbox: Sandbox, any_task: Task, due_cents: int, is_ours: bool
@@ -397,7 +401,7 @@ def test_invoice_is_ours_from_the_amount_asked_for_up_to_the_highest_tax(
     assert len(sandbox.charges()) == (0 if is_ours else 1)
 
 
-@pytest.mark.parametrize("tax_percent", [7.7, 19, 27, 35])
+@pytest.mark.parametrize("tax_percent", [7.7, 19, 27])
 def test_charge_with_tax_is_adopted(sandbox: Sandbox, task: Task, tax_percent: float):
     sandbox.configure(tax_percent=tax_percent)
     lose(sandbox, "after")
@@ -422,7 +426,7 @@ def test_two_invoices_that_can_be_ours_are_named_and_nothing_is_charged(sandbox:
     killed_after_the_charge(any_task, charged=True)
     other = sandbox.add_invoice(AMOUNT_CENTS).id
     for _ in range(2):
-        with pytest.raises(NeedsAPersonError) as caught:
+        with pytest.raises(ManualReviewRequiredError) as caught:
             any_task.run()
         assert any_task.charged() in str(caught.value)
         assert other in str(caught.value)
@@ -434,7 +438,7 @@ def test_two_invoices_that_can_be_ours_are_named_and_nothing_is_charged(sandbox:
 
 @pytest.mark.parametrize(
     ("account", "without"),
-    [({"per_page": 2, "ignore_page": True}, ""), ({}, "id"), ({}, "created")],
+    [({"per_page": 2, "page_parameter": "ignored"}, ""), ({}, "id"), ({}, "created")],
     ids=["page is ignored", "no id", "no date"],
 )
 def test_history_that_may_hide_the_charge_proves_nothing(
@@ -443,29 +447,29 @@ def test_history_that_may_hide_the_charge_proves_nothing(
     killed_after_the_charge(any_task)
     sandbox.configure(**account)
     for _ in range(3):
-        sandbox.add_invoice(1000, without=without)
-    with pytest.raises(NeedsAPersonError, match="whether the card was charged cannot be told"):
+        sandbox.add_invoice(9000, without=without)
+    with pytest.raises(ManualReviewRequiredError, match="whether the card was charged cannot be determined"):
         any_task.run()
     assert any_task.looks >= 18  # it may yet come to light
     assert any_task.posts() == 1
 
 
 def test_charge_is_found_on_a_later_page(sandbox: Sandbox, any_task: Task):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     killed_after_the_charge(any_task, charged=True)
     for _ in range(7):
-        sandbox.add_invoice(1000)
+        sandbox.add_invoice(9000)
     assert any_task.run()["payment_intent_id"] == any_task.charged()
     assert history_reads(any_task) >= 5
 
 
 def test_all_pages_since_the_intent_are_proof_that_nothing_was_charged(sandbox: Sandbox, task: Task):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     for _ in range(5):
         sandbox.add_invoice(AMOUNT_CENTS, created=task.began_at - 60)
     killed_after_the_charge(task)
     for _ in range(7):
-        sandbox.add_invoice(1000)
+        sandbox.add_invoice(9000)
     assert task.run()["payment_intent_id"] == task.charged()
 
 
@@ -482,23 +486,13 @@ def test_failed_looks_end_the_try_with_the_window_and_the_next_try_finds_the_cha
 ):
     killed_after_the_charge(task, charged=True)
     sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
-    with pytest.raises(CfBillingUnavailableError):
+    with pytest.raises(ChargeUnconfirmedError, match="may have been sent") as caught:
         task.run()
+    assert caught.value.retryable
     assert 18 <= task.looks <= 22
     sandbox.clear_faults()
     assert task.run()["payment_intent_id"] == task.charged()
     assert task.posts() == 1
-
-
-def test_refused_credentials_end_the_search_at_once_and_the_charge_is_not_sent_again(
-    sandbox: Sandbox, task: Task
-):
-    killed_after_the_charge(task)
-    sandbox.configure(token="another")
-    with pytest.raises(CfBillingAuthenticationError):
-        task.run()
-    assert (task.looks, task.posts()) == (0, 1)
-    assert task.kept.record.state == "intent"
 
 
 @pytest.mark.parametrize(("more", "allowed"), [(0.0, False), (0.1, True)])
@@ -530,7 +524,7 @@ def refuse(*states: str) -> Any:
 @pytest.mark.parametrize("state", ["started", "intent"])
 def test_nothing_is_charged_where_it_could_not_be_written_down_before(task: Task, state: str):
     task.kept.before_write = refuse(state)
-    with pytest.raises(OSError, match="the journal is away"):
+    with pytest.raises(RecordError, match="the journal is away"):
         task.run()
     assert task.posts() == 0
     task.kept.before_write = lambda _: None
@@ -539,7 +533,7 @@ def test_nothing_is_charged_where_it_could_not_be_written_down_before(task: Task
 
 def test_intent_of_which_it_is_not_known_whether_it_was_written_is_not_sent(task: Task):
     task.kept.after_write = refuse("intent")
-    with pytest.raises(OSError, match="the journal is away"):
+    with pytest.raises(RecordError, match="the journal is away"):
         task.run()
     assert task.posts() == 0
     task.kept.after_write = lambda _: None
@@ -547,14 +541,14 @@ def test_intent_of_which_it_is_not_known_whether_it_was_written_is_not_sent(task
     assert task.posts() == 1
 
 
-@pytest.mark.parametrize("states", [["submitted"], ["completed"], ["submitted", "completed"]], ids=str)
+@pytest.mark.parametrize("states", [["accepted"], ["completed"], ["accepted", "completed"]], ids=str)
 def test_failed_write_after_the_charge_changes_nothing_but_what_the_next_try_knows(
     any_task: Task, caplog: pytest.LogCaptureFixture, states: list[str]
 ):
     any_task.kept.before_write = refuse(*states)
     first = any_task.run()
     assert (first["payment_intent_id"], first["outcome"]) == (any_task.charged(), "charged")
-    assert f"Could not write down that the top-up is {states[0]}: the journal is away" in caplog.text
+    assert f"Could not record that the top-up is {states[0]}: OSError: the journal is away" in caplog.text
     any_task.kept.before_write = lambda _: None
     assert any_task.run()["payment_intent_id"] == any_task.charged()
     assert any_task.posts() == 1
@@ -563,7 +557,7 @@ def test_failed_write_after_the_charge_changes_nothing_but_what_the_next_try_kno
 def test_failed_write_of_not_charged_lets_the_next_try_look_again(sandbox: Sandbox, task: Task):
     sandbox.configure(topup_outcome="declined")
     task.kept.before_write = refuse("not_charged")
-    with pytest.raises(CfBillingInvalidRequestError):
+    with pytest.raises(CfBillingPaymentDeclinedError):
         task.run()
     sandbox.configure(topup_outcome="paid")
     task.kept.before_write = lambda _: None
@@ -571,12 +565,12 @@ def test_failed_write_of_not_charged_lets_the_next_try_look_again(sandbox: Sandb
     assert task.looks >= 18
 
 
-@pytest.mark.parametrize("tries", [0, 1], ids=["first try", "later try"])
-def test_superseded_try_reads_nothing_may_write_nothing_and_charges_nothing(task: Task, tries: int):
+@pytest.mark.parametrize("cleared", [False, True])
+def test_superseded_try_reads_nothing_may_write_nothing_and_charges_nothing(task: Task, cleared: bool):
     """So does Airflow's store treat a try that another one has taken over from."""
-    task.tries = tries
-    task.kept.before_write = refuse("started", "intent", "submitted", "completed", "not_charged")
-    with pytest.raises(OSError, match="the journal is away"):
+    task.cleared = cleared
+    task.kept.before_write = refuse("started", "intent", "accepted", "completed", "not_charged")
+    with pytest.raises(RecordError, match="the journal is away"):
         task.run()
     assert task.posts() == 0
 
@@ -593,76 +587,28 @@ def freeze(task: Task, times: int) -> None:
     task.kept.after_write = after_write
 
 
-@pytest.mark.parametrize("times", range(1, MOST_INTENTS))
+@pytest.mark.parametrize("times", range(1, MAX_INTENTS))
 def test_intent_that_became_too_old_is_written_anew(task: Task, times: int):
     freeze(task, times)
     assert task.run()["outcome"] == "charged"
-    assert task.kept.states == ["started", *["intent"] * (times + 1), "submitted", "completed"]
+    assert task.kept.states == ["started", *["intent"] * (times + 1), "accepted", "completed"]
     assert task.posts() == 1
 
 
 def test_machine_that_is_always_too_slow_charges_nothing(task: Task):
-    freeze(task, MOST_INTENTS)
-    with pytest.raises(NotChargedError, match=r"too slow to charge safely\. Nothing was charged"):
+    freeze(task, MAX_INTENTS)
+    with pytest.raises(
+        NotChargedError, match=r"not ready within 5 s of being recorded\. Nothing was charged"
+    ):
         task.run()
-    assert task.kept.states == ["started", *["intent"] * MOST_INTENTS, "not_charged"]
+    assert task.kept.states == ["started", *["intent"] * MAX_INTENTS, "not_charged"]
     assert task.posts() == 0
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-@pytest.mark.parametrize("operation", ["get_topup_limits", "get_invoice_history"])
-def test_process_without_a_journal_that_was_frozen_before_its_intent_charges_nothing(
-    sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch, operation: str
-):
-    """No write keeps it from charging after the next try has, so its age must."""
-    task.journal = NoJournal()
-    client = task.client_of(sandbox.account_id)
-    look = getattr(client, operation)
-
-    def frozen(*arguments: Any, **options: Any) -> Any:
-        answer = look(*arguments, **options)
-        task.passes(900)
-        return answer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(client, operation, frozen)
-        with pytest.raises(NotChargedError, match="Nothing was charged"):
-            task.run()
-    assert task.posts() == 0
-    assert task.run()["payment_intent_id"] == task.charged()
-
-
-def test_later_try_without_a_journal_that_was_frozen_after_its_last_look_charges_nothing(
+def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charged(
     sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
-    task.journal = NoJournal()
-    lose(sandbox)
-    task.run(until=lambda progress: progress.idle)
-    client = task.client_of(sandbox.account_id)
-    get_topup_limits, get_invoice_history = client.get_topup_limits, client.get_invoice_history
-
-    def look_and_freeze(*arguments: Any, **options: Any) -> Any:
-        history = get_invoice_history(*arguments, **options)
-        task.passes(900)
-        sandbox.add_invoice(AMOUNT_CENTS)
-        return history
-
-    def last_check() -> Any:
-        monkeypatch.setattr(client, "get_invoice_history", look_and_freeze)
-        return get_topup_limits()
-
-    monkeypatch.setattr(client, "get_topup_limits", last_check)
-    with pytest.raises(NotChargedError, match="Nothing was charged"):
-        task.run()
-    assert task.posts() == 1
-
-
-@pytest.mark.parametrize("journal", ["kept", "none"])
-def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charged(
-    sandbox: Sandbox, task: Task, journal: str, monkeypatch: pytest.MonkeyPatch
-):
-    if journal == "none":
-        task.journal = NoJournal()
     client = task.client_of(sandbox.account_id)
     create_topup = client.create_topup
 
@@ -677,49 +623,13 @@ def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charg
     assert task.posts() == 0
 
 
-def test_process_without_a_journal_that_was_frozen_before_its_charge_charges_nothing(
-    sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
-):
-    """What another has charged in the meantime need not be listed yet."""
-    task.journal = NoJournal()
-    client = task.client_of(sandbox.account_id)
-    create_topup = client.create_topup
-
-    def frozen(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(client, "create_topup", create_topup)
-        task.passes(900)
-        return client.create_topup(*arguments, **options)
-
-    monkeypatch.setattr(client, "create_topup", frozen)
-    with pytest.raises(NotChargedError, match="Nothing was charged"):
-        task.run()
-    assert task.posts() == 0
-
-
-def test_later_try_without_a_journal_that_was_frozen_after_it_gave_up_a_charge_charges_nothing(
-    sandbox: Sandbox, task: Task
-):
-    class FreezesInBetween(NoJournal):
-        def write(self, record: Record) -> None:
-            if record.state == "not_charged" and task.posts() == 1:
-                task.passes(900)
-
-    task.journal = FreezesInBetween()
-    lose(sandbox)
-    task.run(until=lambda progress: progress.idle)
-    with pytest.raises(NotChargedError, match="Nothing was charged"):
-        task.run()
-    assert task.posts() == 1
-
-
 def test_try_that_was_frozen_while_it_compared_the_clocks_adopts_nothing_older_than_the_dag_run(
     sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
-    task.journal = NoJournal()
     sandbox.add_invoice(AMOUNT_CENTS)
     task.passes(300)
     task.began_at = task.time.time()
-    task.tries = 1
+    task.cleared = True
     client = task.client_of(sandbox.account_id)
     get_invoice_history = client.get_invoice_history
 
@@ -778,8 +688,8 @@ def test_wait_that_times_out_says_what_to_look_at_and_the_next_try_resumes_it(
     sandbox.configure(settle_seconds=500)
     with pytest.raises(StillPendingError) as caught:
         any_task.run(wait_seconds=100)
-    assert f"Top-up {any_task.charged()} was accepted and is pending after 100 s" in str(caught.value)
-    assert "The card may ask for 3-D Secure, or was declined" in str(caught.value)
+    assert f"Top-up {any_task.charged()} is pending after 100 s" in str(caught.value)
+    assert "The card may need 3-D Secure, or was declined" in str(caught.value)
     assert "AI Gateway page of the Cloudflare dashboard" in str(caught.value)
     assert any_task.looks <= 6
     result = any_task.run(wait_seconds=1000)
@@ -802,10 +712,10 @@ def test_failed_payment_ends_every_try_and_is_not_charged_again(
 
 
 def test_recorded_top_up_that_is_not_found_is_named_and_not_charged_again(sandbox: Sandbox, task: Task):
-    task.run(until=is_submitted)
+    task.run(until=is_accepted)
     topup = {"payment_intent_id": "in_gone", "onboarding": None, "brand": None, "last4": None}
     task.kept.write(replace(task.kept.record, topup=topup))
-    with pytest.raises(CfBillingNotFoundError, match="does not know the top-up in_gone any more"):
+    with pytest.raises(CfBillingNotFoundError, match="Cloudflare accepted top-up in_gone of 2500"):
         task.run()
     assert task.posts() == 1
 
@@ -820,11 +730,11 @@ def test_wait_outlives_a_cloudflare_that_is_away(sandbox: Sandbox, task: Task):
 
 def test_wait_ends_at_once_where_the_credentials_are_refused(sandbox: Sandbox, task: Task):
     sandbox.configure(settle_seconds=600)
-    task.run(until=is_submitted)
+    task.run(until=is_accepted)
     sandbox.configure(token="another")
     with pytest.raises(CfBillingAuthenticationError):
         task.run()
-    assert task.kept.record.state == "submitted"
+    assert task.kept.record.state == "accepted"
 
 
 # how it fails before a charge
@@ -833,7 +743,7 @@ def test_wait_ends_at_once_where_the_credentials_are_refused(sandbox: Sandbox, t
 @pytest.mark.parametrize(
     ("arrange", "error"),
     [
-        ({"account": {"topup_outcome": "declined"}}, CfBillingInvalidRequestError),
+        ({"account": {"topup_outcome": "declined"}}, CfBillingPaymentDeclinedError),
         ({"fault": {"kind": "status", "status": 429}}, CfBillingRateLimitError),
         ({"fault": {"kind": "status", "status": 403}}, CfBillingError),
     ],
@@ -853,15 +763,6 @@ def test_refused_charge_is_proven_not_made_and_a_later_try_may_charge(
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-@pytest.mark.parametrize("operation", ["getCreditBalance", "getTopupLimits", "getInvoiceHistory"])
-def test_what_cannot_be_checked_is_not_charged(sandbox: Sandbox, task: Task, operation: str):
-    sandbox.fault(operation, "status", status=503)
-    with pytest.raises(CfBillingUnavailableError):
-        task.run()
-    assert task.kept.states == ["started"]
-    assert task.posts() == 0
-
-
 def test_log_tells_what_was_done_and_whether_money_moved(
     sandbox: Sandbox, task: Task, caplog: pytest.LogCaptureFixture
 ):
@@ -870,8 +771,9 @@ def test_log_tells_what_was_done_and_whether_money_moved(
     task.run()
     said = [record.getMessage() for record in caplog.records if record.name == task.log.name]
     assert said[0] == "All checks passed. Charging 2500 cents ($25.00)."
-    assert said[1].startswith("The charge was sent and its answer was lost: ")
+    assert said[1].startswith("The charge was sent and its response was lost: ")
     assert (
-        said[2] == f"Top-up {task.charged()} is the charge whose answer was lost: the card was charged once."
+        said[2]
+        == f"Top-up {task.charged()} is the charge whose response was lost: the card was charged once."
     )
     assert said[-1] == f"Top-up {task.charged()} is completed: the credits are there."

@@ -5,21 +5,21 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.charging.journal import Intent
-from airflow_provider_cfbilling.charging.reconcile import look_for
+from airflow_provider_cfbilling.charging.journal import ChargeIntent
+from airflow_provider_cfbilling.charging.reconcile import find_candidate_invoices, snapshot_invoices
 from airflow_provider_cfbilling.sandbox import Sandbox
 
 AT = 1_772_445_600.0
 
 
-def intent(sandbox: Sandbox, amount_cents: int = 2000, *known: str) -> Intent:
-    return Intent(sandbox.account_id, amount_cents, AT, known)
+def intent(sandbox: Sandbox, amount_cents: int = 2000, *known: str) -> ChargeIntent:
+    return ChargeIntent(sandbox.account_id, amount_cents, AT, AT, known)
 
 
 def matches(sandbox: Sandbox, client: CfBillingClient, **details: Any) -> bool:
     """Tell whether the only invoice there is can be the charge."""
     invoice = sandbox.add_invoice(**{"amount_cents": 2000, "created": AT + 10} | details)
-    found = look_for(client, intent(sandbox)).matches
+    found = find_candidate_invoices(client, intent(sandbox)).candidates
     assert found in ((), (invoice.id,))
     return bool(found)
 
@@ -57,19 +57,19 @@ def test_invoice_that_cannot_be_told_is_no_match_and_leaves_it_unproven(
     sandbox: Sandbox, client: CfBillingClient, without: str
 ):
     sandbox.add_invoice(2000, created=AT + 10, without=without)
-    sighting = look_for(client, intent(sandbox))
-    assert (sighting.matches, sighting.complete) == ((), False)
+    found = find_candidate_invoices(client, intent(sandbox))
+    assert (found.candidates, found.complete) == ((), False)
 
 
 def test_invoice_that_was_there_before_is_not_the_charge(sandbox: Sandbox, client: CfBillingClient):
     before = sandbox.add_invoice(2000, created=AT).id
     ours = sandbox.add_invoice(2000, created=AT + 1).id
-    assert look_for(client, intent(sandbox, 2000, before)).matches == (ours,)
+    assert find_candidate_invoices(client, intent(sandbox, 2000, before)).candidates == (ours,)
 
 
 def test_all_that_can_be_the_charge_are_named(sandbox: Sandbox, client: CfBillingClient):
     ids = {sandbox.add_invoice(amount, created=AT + 1).id for amount in (2000, 2000, 2500)}
-    assert set(look_for(client, intent(sandbox)).matches) == ids
+    assert set(find_candidate_invoices(client, intent(sandbox)).candidates) == ids
 
 
 def test_without_an_intent_the_newest_invoices_are_seen_and_none_matches(
@@ -77,26 +77,80 @@ def test_without_an_intent_the_newest_invoices_are_seen_and_none_matches(
 ):
     ids = [sandbox.add_invoice(2000, created=AT + number).id for number in range(3)]
     sandbox.add_invoice(2000, origin="auto")
-    sighting = look_for(client, None)
-    assert (sighting.matches, sighting.complete) == ((), True)
-    assert sorted(sighting.invoices) == sorted(ids)
+    found = snapshot_invoices(client)
+    assert (found.candidates, found.complete) == ((), True)
+    assert sorted(found.invoices) == sorted(ids)
 
 
 def test_absence_is_proof_only_where_the_history_reaches_back(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=2, ignore_page=True)
+    sandbox.configure(per_page=2, page_parameter="ignored")
     for number in range(3):
         sandbox.add_invoice(9000, created=AT + number)
-    assert not look_for(client, intent(sandbox)).complete
-    sandbox.configure(ignore_page=False)
-    assert look_for(client, intent(sandbox)).complete
+    assert not find_candidate_invoices(client, intent(sandbox)).complete
+    sandbox.configure(page_parameter="honored")
+    assert find_candidate_invoices(client, intent(sandbox)).complete
 
 
-def test_sighting_is_dated_by_the_clock_of_cloudflare(sandbox: Sandbox, client: CfBillingClient):
+def test_found_is_dated_by_the_clock_of_cloudflare(sandbox: Sandbox, client: CfBillingClient):
     sandbox.configure_server(clock_offset_seconds=86_400)
-    at = look_for(client, None).at
+    at = snapshot_invoices(client).at
     assert at == pytest.approx(sandbox.requests()[-1].at, abs=5)
 
 
 def test_looking_reads_and_nothing_else(sandbox: Sandbox, client: CfBillingClient):
-    look_for(client, intent(sandbox))
+    find_candidate_invoices(client, intent(sandbox))
     assert {request.method for request in sandbox.requests()} == {"GET"}
+
+
+@pytest.mark.parametrize("due_cents", [0, 1999])
+@pytest.mark.parametrize("status", ["draft", "open", "paid", "void"])
+def test_invoice_due_with_less_may_be_the_charge(
+    sandbox: Sandbox, client: CfBillingClient, due_cents: int, status: Any
+):
+    """Account credit, a coupon, a draft that is not final."""
+    less = sandbox.add_invoice(2000, created=AT + 1, amount_due_cents=due_cents, status=status).id
+    found = find_candidate_invoices(client, intent(sandbox))
+    assert (found.candidates, found.suspects) == ((), (less,))
+    assert find_candidate_invoices(client, intent(sandbox, 2000, less)).suspects == ()
+
+
+def test_invoice_due_with_far_more_cannot_be_the_charge(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.add_invoice(2701, created=AT + 1)
+    found = find_candidate_invoices(client, intent(sandbox))
+    assert (found.candidates, found.suspects) == ((), ())
+
+
+@pytest.mark.parametrize("status", ["void", "uncollectible"])
+@pytest.mark.parametrize("amount_cents", [1500, 2000])
+def test_dead_invoice_of_a_denied_charge_is_ignored(
+    sandbox: Sandbox, client: CfBillingClient, status: Any, amount_cents: int
+):
+    sandbox.add_invoice(amount_cents, created=AT + 1, status=status)
+    found = find_candidate_invoices(client, intent(sandbox), ignore_dead=True)
+    assert (found.candidates, found.suspects) == ((), ())
+
+
+def test_history_that_shows_what_existed_before_reaches_back_whatever_the_clocks_say(
+    sandbox: Sandbox, client: CfBillingClient
+):
+    """The worker's clock was years behind when the intent was written."""
+    sandbox.configure(per_page=2)
+    known = [sandbox.add_invoice(9000, created=AT + number).id for number in range(3)]
+    behind = ChargeIntent(sandbox.account_id, 2000, AT + 10, AT - 1e8, tuple(known))
+    assert find_candidate_invoices(client, behind).complete
+    for number in range(2):
+        sandbox.add_invoice(9000, created=AT + 20 + number)
+    assert not find_candidate_invoices(client, behind).complete
+
+
+@pytest.mark.parametrize("status", [400, 404, 503])
+def test_page_parameter_that_is_refused_leaves_the_first_page(
+    sandbox: Sandbox, client: CfBillingClient, status: int
+):
+    sandbox.configure(per_page=2, page_parameter="honored")
+    for number in range(3):
+        sandbox.add_invoice(9000, created=AT + number)
+    ours = sandbox.add_invoice(2000, created=AT + 10).id
+    sandbox.fault("getInvoiceHistory", "status", status=status, skip=1, times=None)
+    found = find_candidate_invoices(client, intent(sandbox))
+    assert (found.candidates, found.complete) == ((ours,), False)

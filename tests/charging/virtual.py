@@ -6,13 +6,14 @@ import json
 import threading
 import time as real
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import (
     CfBillingInvalidRequestError,
+    CfBillingNotFoundError,
     CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
     CfBillingUnavailableError,
@@ -26,10 +27,12 @@ from airflow_provider_cfbilling.api.models import (
     TopupStatus,
 )
 from airflow_provider_cfbilling.api.wire import SendBy
-from airflow_provider_cfbilling.charging.journal import NoJournal, Record
+from airflow_provider_cfbilling.charging.journal import Record
 from airflow_provider_cfbilling.sandbox import Sandbox
 
 _KILLED = "killed at once"
+# How far the date of a sick response is off.
+SICK = {"an hour ahead": timedelta(hours=1), "an hour behind": timedelta(hours=-1)}
 PATIENCE = 30.0  # real seconds that a process may take to its next stop
 
 
@@ -66,9 +69,12 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Stop:
-    """What a process is about to do, before it has been done."""
+    """What a process is about to do, before it has been done.
 
-    kind: Literal["born", "read", "write", "intent", "frozen", "look", "history", "charge", "idle", "over"]
+    :param kind: ``born``, ``idle``, ``frozen``, ``succeeded``, ``over``, or the name of what it does.
+    """
+
+    kind: str
     seconds: float = 0.0
 
 
@@ -89,6 +95,7 @@ class Process:
         self.error: BaseException | None = None
         self.began_at = time.now
         self.intended_at = 0.0
+        self.has_succeeded = False
         self._time = time
         self._how = ""
         self._mine, self._theirs = threading.Lock(), threading.Lock()
@@ -148,21 +155,32 @@ class Store:
 class SharedJournal:
     """The store as one process sees it."""
 
+    is_fenced = True
+
     def __init__(self, store: Store, process: Process, time: VirtualTime) -> None:
         self._store, self._process, self._time = store, process, time
 
-    def read(self) -> Record | None:
+    def begin(self, started: Record, takeover_seconds: float) -> Record:
         if self._process.meet(Stop("read")) == "fails":
             raise OSError("the journal cannot be read")
         text = self._store.text if self._process.number == self._store.current else None
-        return Record.from_json(json.loads(text)) if text else None
+        if text:
+            return Record.from_json(json.loads(text))
+        self.write(started)
+        return started
+
+    def check_not_superseded(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
 
     def write(self, record: Record) -> None:
         is_intent = record.state == "intent"
         if is_intent:
             self._process.intended_at = self._time.now
         how = self._process.meet(Stop("intent" if is_intent else "write"))
-        if how == "fails" or self._process.number != self._store.current:
+        if how in ("fails", "lost", "late") or self._process.number != self._store.current:
             raise OSError("the journal refuses to be written")
         self._store.text = json.dumps(record.to_json())
         if how == "done, killed":
@@ -173,14 +191,56 @@ class SharedJournal:
             self._process.meet(Stop("frozen"))
 
 
-class NoJournalButStops(NoJournal):
-    """No journal; but a process may be stopped between its look and its charge all the same."""
+class Variables:
+    """What the tries of a task write, and anybody may: one text for each try.
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    :ivar late: writes that have not come through yet.
+    """
 
-    def write(self, record: Record) -> None:
-        if record.state == "intent" and self._process.meet(Stop("intent")) == "done, frozen":
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+        self.late: list[tuple[int, str | None]] = []
+
+    def land(self, number: int, text: str | None) -> None:
+        if text is None:
+            self.texts.pop(number, None)
+        else:
+            self.texts[number] = text
+
+
+class SharedVariables:
+    """The variables as one process sees them."""
+
+    def __init__(self, variables: Variables, process: Process, time: VirtualTime) -> None:
+        self._variables, self._process, self._time = variables, process, time
+
+    def get(self, number: int) -> str | None:
+        if self._process.meet(Stop("get")) == "fails":
+            raise OSError("the variable cannot be read")
+        return self._variables.texts.get(number)
+
+    def set(self, number: int, text: str) -> None:
+        is_intent = json.loads(text)["state"] == "intent"
+        if is_intent:
+            self._process.intended_at = self._time.now
+        self._change("intent" if is_intent else "write", number, text)
+
+    def delete(self, number: int) -> None:
+        self._change("delete", number, None)
+
+    def _change(self, kind: Literal["intent", "write", "delete"], number: int, text: str | None) -> None:
+        how = self._process.meet(Stop(kind))
+        if how == "fails":
+            raise OSError("the variable refuses to be written")
+        if how == "late":
+            self._variables.late.append((number, text))
+        elif how != "lost":
+            self._variables.land(number, text)
+        if how == "done, killed":
+            raise Killed
+        if how == "done, raises":
+            raise OSError("whether the variable was written is not known")
+        if how == "done, frozen":
             self._process.meet(Stop("frozen"))
 
 
@@ -314,14 +374,22 @@ class WatchedClient:
     """A client whose process stops before each request, and is told how it goes.
 
     :param latest: until when, by the true time, a charge must be listed.
+    :param may_be_sick: whether a response may carry a wrong date.
     """
 
+    account_id = "0123456789abcdef0123456789abcdef"
     read_timeout = 60.0
 
     def __init__(
-        self, cloudflare: Any, process: Process, time: VirtualTime, latest: Callable[[Process], float]
+        self,
+        cloudflare: Any,
+        process: Process,
+        time: VirtualTime,
+        latest: Callable[[Process], float],
+        may_be_sick: Callable[[], bool] = lambda: False,
     ) -> None:
         self.cloudflare = cloudflare
+        self._may_be_sick = may_be_sick
         self.client = cloudflare.client
         self.process, self.time, self._latest = process, time, latest
 
@@ -338,12 +406,16 @@ class WatchedClient:
         how = self.process.meet(Stop(kind))
         if how == "fails":
             raise CfBillingUnavailableError("Cloudflare could not answer")
+        if how == "not found":
+            raise CfBillingNotFoundError("Invoice not found")
         if how == "waits for its turn":
             self.time.passed += 50
         self.cloudflare.keep_time()
         answer = look()
         if how == "trickles in":
             self.time.passed += 50
+        if how in SICK and self._may_be_sick():
+            answer = replace(answer, answered_at=answer.answered_at + SICK[how])
         if how == "done, frozen":
             self.process.meet(Stop("frozen"))
         return answer

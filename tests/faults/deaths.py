@@ -17,7 +17,7 @@ from tests.faults.rows import (
     post,
 )
 
-STATES = ("started", "intent", "submitted", "completed")
+STATES = ("started", "intent", "accepted", "completed")
 UNDER_WAY = {"point": "POST topup body", "delay": between(0.05, 0.5)}
 
 
@@ -128,7 +128,7 @@ def orphans() -> list[Row]:
             frozen("with the answer on its way", {"point": "POST topup body", "delay": between(0.02, 0.06)}),
             frozen("in the POST, charged", UNDER_WAY, faults=(post({"kind": "hang", "when": "after"}),)),
             frozen("in the POST, not charged", UNDER_WAY, faults=(post({"kind": "hang"}),), store=True),
-            frozen("before the journal's submitted", {"point": "write:submitted"}, store=True),
+            frozen("before the journal's submitted", {"point": "write:accepted"}, store=True),
             frozen(
                 "waiting for a lost charge",
                 {"point": "GET invoice-history", "since": "POST topup", "delay": between(0, 3)},
@@ -165,14 +165,14 @@ def failing_journals() -> list[Row]:
         broken(
             "not_charged is not written after 429", "write:not_charged", faults=(too_many("createTopup"),)
         ),
-        broken("submitted is not written, and killed", "write:submitted", deaths=waiting),
-        broken("adoption is not written, and killed", "write:submitted", faults=lost, deaths=told),
+        broken("submitted is not written, and killed", "write:accepted", deaths=waiting),
+        broken("adoption is not written, and killed", "write:accepted", faults=lost, deaths=told),
         # What was done once the intent is written needs no journal: one try is enough.
-        broken("nothing is written after the intent", "write:submitted", "write:completed", in_one_try=True),
+        broken("nothing is written after the intent", "write:accepted", "write:completed", in_one_try=True),
         broken("not_charged is not written", "write:not_charged", faults=not_charged, in_one_try=True),
     ]
     for state in STATES:
-        alone = state in ("submitted", "completed")
+        alone = state in ("accepted", "completed")
         rows.append(broken(f"{state} is not written", f"write:{state}", in_one_try=alone))
         rows.append(broken(f"{state} is written without an answer", f"written:{state}", in_one_try=alone))
     return rows

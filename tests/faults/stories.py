@@ -43,7 +43,7 @@ def asking_rows() -> list[Row]:
             "history does not reach back",
             LOST_AND_NOT_CHARGED,
             charges=0,
-            account={"per_page": 1, "ignore_page": True},
+            account={"per_page": 1, "page_parameter": "ignored"},
             story=_others_since,
         ),
         asked(
@@ -226,7 +226,7 @@ def rows_with_anything() -> list[Row]:
     journal_points = [
         f"{verb}:{state}"
         for verb in ("write", "written")
-        for state in ("started", "intent", "submitted", "completed", "not_charged")
+        for state in ("started", "intent", "accepted", "completed", "not_charged")
     ]
     trouble = {
         "point": one_of("read", *journal_points),

@@ -9,7 +9,7 @@ TAX_IS_FORGOTTEN = """
 import sys
 from airflow_provider_cfbilling.charging import reconcile
 from tests.faults.__main__ import main
-reconcile.MOST_TAX = 1.0
+reconcile.MAX_FEE_AND_TAX = 1.0
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -136,7 +136,7 @@ def test_no_object_shows_the_secret(sandbox: Sandbox, connect: Callable[[str], N
 @pytest.mark.parametrize(
     ("switches", "said"),
     [
-        ({"action": "heal"}, "Auto top-up: active, $20.00 below $5.00."),
+        ({"action": "recover"}, "Auto top-up: active, $20.00 below $5.00."),
         ({"action": "unset", "style": "null"}, "Auto top-up: not set up."),
         ({"action": "unset", "style": "zero"}, "Auto top-up: not set up."),
         ({"action": "break", "error": "card_declined"}, "Auto top-up: failing (card_declined)."),
@@ -244,7 +244,7 @@ FAILS_FOR_GOOD = [
     errors.CfBillingPermissionError,
     errors.CfBillingNotFoundError,
     errors.CfBillingOutcomeUnknownError,
-    charging.NeedsAPersonError,
+    charging.ManualReviewRequiredError,
     charging.PaymentFailedError,
 ]
 MAY_BE_TRIED_AGAIN = [
@@ -272,7 +272,7 @@ def test_error_of_the_api_becomes_one_that_airflow_acts_on(kind: type[errors.CfB
 
 def test_balance_that_is_enough_skips_the_task():
     with pytest.raises(AirflowSkipException, match="it is enough"), airflow_errors():
-        raise charging.BalanceIsEnough("it is enough")
+        raise charging.BalanceAboveThreshold("it is enough")
 
 
 def test_lost_answer_of_a_top_up_fails_for_good_and_is_not_sent_again(sandbox: Sandbox):

@@ -16,7 +16,7 @@ def test_balance_is_returned_with_its_unit(sandbox: Sandbox, dag_folder: DagFold
 
 @pytest.mark.parametrize(
     ("action", "state"),
-    [("heal", "active"), ("break", "failing"), ("disable", "disabled"), ("unset", "unset")],
+    [("recover", "active"), ("break", "failing"), ("disable", "disabled"), ("unset", "unset")],
 )
 def test_configuration_is_returned_with_its_state(
     sandbox: Sandbox, dag_folder: DagFolder, action: str, state: str

@@ -46,7 +46,7 @@ def test_sensor_waits_until_the_auto_topup_breaks(sandbox: Sandbox, dag_folder: 
 @pytest.mark.parametrize("mode", MODES)
 def test_sensor_waits_until_the_error_is_cleared(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
     sandbox.auto_topup("disable")
-    healing = Thread(target=after_looks, args=(sandbox, 2, "heal"))
+    healing = Thread(target=after_looks, args=(sandbox, 2, "recover"))
     healing.start()
     run = wait(dag_folder, f"wait_for='cleared', {mode}")
     healing.join()

@@ -117,7 +117,7 @@ def test_balance_fires_each_time_it_crosses_the_line(sandbox: Sandbox, store: St
 @pytest.mark.parametrize("store", [None, Store()], ids=["no memory", "memory"])
 def test_each_new_failure_fires_once(sandbox: Sandbox, store: Store | None):
     steps = [failure(sandbox, 1000), failure(sandbox, 1000), failure(sandbox, 2000)]
-    heal_and_switch_off = [lambda: sandbox.auto_topup("heal"), lambda: sandbox.auto_topup("disable")]
+    heal_and_switch_off = [lambda: sandbox.auto_topup("recover"), lambda: sandbox.auto_topup("disable")]
     counts = watch(sandbox, broken(), *steps, *heal_and_switch_off, store=store)
     assert counts == [0, 1, 1, 2, 2, 3]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_cfbilling.charging.journal import Intent, Record
+from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.progress import Progress
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.sandbox import Sandbox
@@ -104,7 +104,7 @@ def test_cleared_error_is_told(sandbox: Sandbox):
 
     async def heal() -> None:
         await looks(sandbox, 2)
-        sandbox.auto_topup("heal")
+        sandbox.auto_topup("recover")
 
     (event,) = fire(broken(wait_for="cleared"), meanwhile=heal)
     assert event.payload["result"]["state"] == "active"
@@ -177,13 +177,13 @@ def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
 def test_all_who_wait_for_a_topup_share_each_look(sandbox: Sandbox):
     topup = pending(sandbox, settle_seconds=1)
     submitted = Record(
-        "submitted", Intent(sandbox.account_id, 2500, time.time()), topup={"payment_intent_id": topup}
+        "accepted", ChargeIntent(sandbox.account_id, 2500, time.time()), topup={"payment_intent_id": topup}
     )
     before = len(sandbox.requests())
     began = time.monotonic()
     fire(
         *(completed(topup) for _ in range(50)),
-        *(of_a_topup(Progress(submitted, give_up_at=time.time() + 60)) for _ in range(50)),
+        *(of_a_topup(Progress(submitted, settlement_deadline=time.time() + 60)) for _ in range(50)),
     )
     # The status, and while it is pending the invoice.
     asked = len(sandbox.requests()) - before
@@ -249,23 +249,23 @@ def test_what_cannot_be_meant_fails_before_any_request(sandbox: Sandbox, trigger
 
 def test_settlement_is_news_for_the_task(sandbox: Sandbox):
     topup = pending(sandbox, settle_seconds=0.5)
-    intent = Intent(sandbox.account_id, 2500, time.time())
-    progress = Progress(Record("submitted", intent, topup={"payment_intent_id": topup}))
+    intent = ChargeIntent(sandbox.account_id, 2500, time.time())
+    progress = Progress(Record("accepted", intent, topup={"payment_intent_id": topup}))
     (event,) = fire(of_a_topup(progress))
     assert event.payload == {"status": "look", "progress": progress.to_json()}
 
 
-@pytest.mark.parametrize("name", ["give_up_at", "window_ends_at"])
+@pytest.mark.parametrize("name", ["settlement_deadline", "reconcile_deadline"])
 def test_deadline_is_the_old_one_after_a_restart(sandbox: Sandbox, name: str):
     deadline = time.time() + 1.5
-    if name == "give_up_at":
+    if name == "settlement_deadline":
         record = Record(
-            "submitted",
-            Intent(sandbox.account_id, 2500, time.time()),
+            "accepted",
+            ChargeIntent(sandbox.account_id, 2500, time.time()),
             topup={"payment_intent_id": pending(sandbox)},
         )
     else:
-        record = Record("intent", Intent(sandbox.account_id, 9900, time.time()))
+        record = Record("intent", ChargeIntent(sandbox.account_id, 9900, time.time()))
     trigger = of_a_topup(Progress(record, **{name: deadline}))
     for _ in range(3):
         trigger = revived(trigger)
@@ -275,7 +275,9 @@ def test_deadline_is_the_old_one_after_a_restart(sandbox: Sandbox, name: str):
 
 def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
     now = datetime.now(UTC).timestamp()
-    progress = Progress(Record("intent", Intent(sandbox.account_id, 2500, now)), window_ends_at=now + 600)
+    progress = Progress(
+        Record("intent", ChargeIntent(sandbox.account_id, 2500, now)), reconcile_deadline=now + 600
+    )
 
     async def appear() -> None:
         await looks(sandbox, 2)
@@ -288,8 +290,8 @@ def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
 def test_what_the_task_must_decide_is_left_to_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     uri = sandbox.connection_uri(token="not-the-token")
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", uri)
-    record = Record("intent", Intent(sandbox.account_id, 2500, time.time()))
-    (event,) = fire(of_a_topup(Progress(record, window_ends_at=time.time() + 600)))
+    record = Record("intent", ChargeIntent(sandbox.account_id, 2500, time.time()))
+    (event,) = fire(of_a_topup(Progress(record, reconcile_deadline=time.time() + 600)))
     assert event.payload["status"] == "look"
 
 

@@ -1,0 +1,121 @@
+"""A journal for a place that refuses nobody's write: one record for each try, written by that try alone.
+
+An orphan of an earlier try may still be running. It cannot be stopped, so it must stop itself:
+
+- A try writes its own ``started`` first. If it is not the first one, it then waits for as long as a send may
+  take, and only then reads the earlier tries' records.
+- Before it sends, a try starts its send deadline, makes sure that no later try has started, writes its
+  intent, and sends before the deadline ends.
+
+If the orphan saw no later try, its deadline began before that try's ``started`` was there. So it has sent
+before the later try reads, and its intent, written before that, is read. If it did see one, it stops.
+
+A try that has ended well removes the records: the earlier ones first, so that an orphan that misses its own
+stops too. An orphan that has not begun yet would miss nothing: so a try must begin soon after Airflow has
+started it, sooner than Airflow gives a try up.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from airflow_provider_cfbilling.charging.errors import SupersededError
+from airflow_provider_cfbilling.charging.journal import Record
+
+# A try that dies before it writes anything leaves a gap in the numbers: so many are looked past.
+MAX_GAP = 3
+# From when Airflow has started a try to its first record. Airflow gives a try up after 300 seconds without a
+# heartbeat, by default.
+MAX_START_SECONDS = 120.0
+
+
+class Store(Protocol):
+    """Keeps one text for each number of a try. A write that fails may do so without a word."""
+
+    def get(self, number: int) -> str | None:
+        """Return the text, or None if there is none."""
+
+    def set(self, number: int, text: str) -> None:
+        """Keep ``text``."""
+
+    def delete(self, number: int) -> None:
+        """Remove the text, if there is one."""
+
+
+class UnfencedJournal:
+    """The records of all tries, as one of them sees and writes them.
+
+    :param try_number: of this try. Later ones have larger numbers, without large gaps.
+    :param try_started_at: when Airflow started this try, in Unix seconds; None: that is not known.
+    """
+
+    is_fenced = False
+
+    def __init__(
+        self,
+        store: Store,
+        try_number: int,
+        try_started_at: float | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store = store
+        self._number = try_number
+        self._started_at = try_started_at
+        self._sleep = sleep
+
+    def begin(self, started: Record, takeover_seconds: float) -> Record:
+        own = self._read(self._number)
+        if own is None:
+            self.write(started)
+            self._check_soon_enough()
+        if own or self._number > 1:
+            self._sleep(takeover_seconds)
+        return self.latest() or started
+
+    def _check_soon_enough(self) -> None:
+        age = 0.0 if self._started_at is None else time.time() - self._started_at
+        if age > MAX_START_SECONDS:
+            raise SupersededError(
+                f"This try recorded its start {age:.0f} s after Airflow started it, so another one may have "
+                "taken over. It does not charge; Airflow may retry"
+            )
+
+    def latest(self) -> Record | None:
+        """Return the newest record that has got beyond ``started``, else one that says where tries began."""
+        found = None
+        for number in range(self._number, -1, -1):
+            record = self._read(number)
+            if record and record.state != "started":
+                return record
+            # The oldest says most: that of a try from before a clear shows that nothing was discarded.
+            found = record or found
+        return found
+
+    def check_not_superseded(self) -> None:
+        # In this order: a later try that has ended well removes the earlier records first, then its own.
+        for number in range(self._number + 1, self._number + 1 + MAX_GAP):
+            if self._store.get(number) is not None:
+                raise SupersededError(f"Try {number} of this task has begun, so this one does not charge")
+        if self._store.get(self._number) is None:
+            raise SupersededError("The record of this try has been removed, so it does not charge")
+
+    def write(self, record: Record) -> None:
+        text = json.dumps(record.to_json())
+        self._store.set(self._number, text)
+        if self._store.get(self._number) != text:
+            raise OSError("what was written is not what is read back")
+
+    def forget(self) -> None:
+        for number in range(self._number + 1):
+            if self._store.get(number) is None:
+                continue
+            self._store.delete(number)
+            if self._store.get(number) is not None:
+                raise OSError(f"the record of try {number} cannot be removed")
+
+    def _read(self, number: int) -> Record | None:
+        text = self._store.get(number)
+        return Record.from_json(json.loads(text)) if text else None

@@ -1,0 +1,108 @@
+"""Where a task keeps the record of its top-up between its tries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cfbilling.charging.journal import Journal, Record
+from airflow_provider_cfbilling.charging.unfenced_journal import UnfencedJournal
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+_KEY = "cfbilling_topup"
+_log = logging.getLogger(__name__)
+
+
+def journal_of(context: Context) -> Journal:
+    """Return the task's journal: Airflow's task state store from 3.3 on, else Airflow Variables."""
+    ti: Any = context["ti"]
+    try_number, started = ti.try_number, ti.start_date
+    variables = UnfencedJournal(Variables.of(context), try_number, started.timestamp() if started else None)
+    store = context.get("task_state_store")
+    return variables if store is None else TaskStateJournal(store, variables, is_first_try=try_number <= 1)
+
+
+class TaskStateJournal:
+    """Keeps the record in Airflow's task state store: for one Dag run, task and map index, over all tries.
+
+    Airflow refuses the write of a try that a later one has taken over from.
+
+    :param variables: where the record of a top-up is that began below Airflow 3.3.
+    """
+
+    is_fenced = True
+
+    def __init__(self, store: Any, variables: UnfencedJournal, *, is_first_try: bool) -> None:
+        self._store = store
+        self._variables = variables
+        self._is_first_try = is_first_try
+        self._may_have_variables = True
+
+    def begin(self, started: Record, takeover_seconds: float) -> Record:
+        value = self._store.get(_KEY)
+        older = None if value or self._is_first_try else self._variables.latest()
+        self._may_have_variables = older is not None
+        if value:
+            return Record.from_json(value)
+        self.write(older or started)
+        return older or started
+
+    def check_not_superseded(self) -> None:
+        """Nothing to do: the write of the intent would be refused."""
+
+    def write(self, record: Record) -> None:
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+        self._store.set(_KEY, record.to_json(), retention=NEVER_EXPIRE)
+
+    def forget(self) -> None:
+        if self._may_have_variables:
+            self._variables.forget()
+
+
+class Variables:
+    """Airflow Variables of one task of one Dag run: one for each try, and only while a top-up is under way.
+
+    :param key: of all of them; the try's number follows.
+    :param description: what somebody reads who finds one.
+    """
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key = key
+        self._description = description
+
+    @classmethod
+    def of(cls, context: Context) -> Variables:
+        """Return those of the task that runs."""
+        ti: Any = context["ti"]
+        ids = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+        digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:32]
+        task = f"task {ti.task_id} of Dag {ti.dag_id}, run {ti.run_id}"
+        if ti.map_index >= 0:
+            task += f", map index {ti.map_index}"
+        return cls(
+            f"{_KEY}_{digest}",
+            f"Record of an AI Gateway top-up that has not completed: {task}. Without it, the task may charge "
+            "the card again. Delete it only if the task will never run again.",
+        )
+
+    def get(self, number: int) -> str | None:
+        from airflow.providers.common.compat.sdk import Variable
+
+        # By position: the parameter has another name from Airflow 3.0 on.
+        text: str | None = Variable.get(f"{self._key}_{number}", None)
+        return text
+
+    def set(self, number: int, text: str) -> None:
+        from airflow.providers.common.compat.sdk import Variable
+
+        Variable.set(f"{self._key}_{number}", text, description=self._description)
+
+    def delete(self, number: int) -> None:
+        from airflow.providers.common.compat.sdk import Variable
+
+        Variable.delete(f"{self._key}_{number}")
