@@ -130,7 +130,7 @@ def test_invoice_history_is_filtered_and_newest_first(sandbox: Sandbox, client: 
 
 
 def test_invoice_history_is_read_page_by_page(sandbox: Sandbox, client: CfBillingClient):
-    sandbox.configure(per_page=2)
+    sandbox.configure(per_page=2, page_parameter="honored")
     ids = [sandbox.add_invoice(1000, created=86_400 * day).id for day in (3, 2, 1)]
 
     first, second = client.get_invoice_history(), client.get_invoice_history(page=2)

@@ -17,6 +17,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingNotFoundError,
     CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
+    CfBillingPaymentDeclinedError,
     CfBillingPermissionError,
     CfBillingRateLimitError,
     CfBillingUnavailableError,
@@ -129,17 +130,15 @@ def test_payment_method_that_is_no_id_is_refused_before_any_request(
     [
         (400, 7001, CfBillingInvalidRequestError),
         (401, 10000, CfBillingAuthenticationError),
-        (402, 7103, CfBillingInvalidRequestError),
+        (402, 7103, CfBillingPaymentDeclinedError),
         (403, 9109, CfBillingAuthenticationError),
         (403, 10403, CfBillingPermissionError),
         (404, 7003, CfBillingNotFoundError),
         (405, 7405, CfBillingInvalidRequestError),
-        (408, 1, CfBillingInvalidRequestError),
-        (409, 1, CfBillingInvalidRequestError),
         (413, 1, CfBillingInvalidRequestError),
+        (415, 1, CfBillingInvalidRequestError),
         (422, 1, CfBillingInvalidRequestError),
         (429, 10429, CfBillingRateLimitError),
-        (499, 1, CfBillingInvalidRequestError),
     ],
 )
 def test_refusal_in_json_proves_that_nothing_was_charged(
@@ -155,6 +154,33 @@ def test_refusal_in_json_proves_that_nothing_was_charged(
     assert f"cf-ray {error.request_id}" in str(error)
     assert len(sandbox.requests("createTopup")) == 1
     assert sandbox.charges() == []
+
+
+DENIED = (400, 401, 402, 403, 404, 405, 413, 415, 422, 429)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("status", [status for status in range(400, 500) if status not in DENIED])
+def test_4xx_that_does_not_deny_proves_nothing(
+    sandbox: Sandbox, client: CfBillingClient, status: int, when: Any
+):
+    """A gateway that has given up, a conflict, and what is not known: the charge may have been made."""
+    sandbox.fault("createTopup", "status", when, status=status, body=json.dumps(refused(1, "Gave up")))
+    error = error_of(client)
+    assert type(error) is CfBillingOutcomeUnknownError
+    assert error.status == status
+    assert "othing was charged" not in str(error)
+    assert len(sandbox.charges()) == (when == "after")
+
+
+def test_declined_card_says_what_to_do(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(topup_outcome="declined")
+    error = error_of(client)
+    assert type(error) is CfBillingPaymentDeclinedError
+    assert str(error).startswith(
+        "The payment method was declined: Your card was declined (card_declined). Nothing"
+    )
+    assert "set another card on the AI Gateway page of the Cloudflare dashboard" in str(error)
 
 
 def test_declined_card_is_proven_not_charged(sandbox: Sandbox, client: CfBillingClient):

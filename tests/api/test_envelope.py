@@ -20,7 +20,7 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from tests.raw_servers import RawServer, answering, client_at, http, ok, refused
 
-LIMITS = b'{"min_cents": 1000, "max_cents": 5000, "currency": "usd"}'
+CONFIG = b'{"amount": 1000, "threshold": 5000, "currency": "usd"}'
 YES = b'{"success": true, "errors": [], "messages": [], "result": %s}'
 
 
@@ -31,7 +31,7 @@ def failure_of(body: object, status: int = 200, **headers: object) -> CfBillingE
         client_at(server.url) as client,
         pytest.raises(CfBillingError) as caught,
     ):
-        client.get_topup_limits()
+        client.get_topup_config()
     return caught.value
 
 
@@ -52,18 +52,18 @@ def failure_of(body: object, status: int = 200, **headers: object) -> CfBillingE
         b'{"result": {}}',
         b'{"success": true, "result": {}, "result": {}}',
         b'{"success": true, "success": true, "result": {}}',
-        YES % b'{"min_cents": 1, "min_cents": 2, "max_cents": 3, "currency": "usd"}',
-        YES % b'{"min_cents": NaN, "max_cents": 3, "currency": "usd"}',
-        YES % b'{"min_cents": 1, "max_cents": Infinity, "currency": "usd"}',
-        YES % b'{"min_cents": -Infinity, "max_cents": 3, "currency": "usd"}',
-        YES % b'{"min_cents": 1, "max_cents": 1e999, "currency": "usd"}',
-        YES % b'{"min_cents": 1, "max_cents": -1e999, "currency": "usd"}',
-        YES % (b'{"min_cents": 1, "max_cents": 1%s, "currency": "usd"}' % (b"0" * 400)),
-        YES % (b'{"min_cents": 1, "max_cents": 1%s, "currency": "usd"}' % (b"0" * 100_000)),
+        YES % b'{"amount": 1, "amount": 2, "threshold": 3, "currency": "usd"}',
+        YES % b'{"amount": NaN, "threshold": 3, "currency": "usd"}',
+        YES % b'{"amount": 1, "threshold": Infinity, "currency": "usd"}',
+        YES % b'{"amount": -Infinity, "threshold": 3, "currency": "usd"}',
+        YES % b'{"amount": 1, "threshold": 1e999, "currency": "usd"}',
+        YES % b'{"amount": 1, "threshold": -1e999, "currency": "usd"}',
+        YES % (b'{"amount": 1, "threshold": 1%s, "currency": "usd"}' % (b"0" * 400)),
+        YES % (b'{"amount": 1, "threshold": 1%s, "currency": "usd"}' % (b"0" * 100_000)),
         YES % (b"[" * 200_000 + b"]" * 200_000),
         YES % (b'{"a":' * 200_000 + b"1" + b"}" * 200_000),
-        YES % LIMITS + b"x",
-        YES % LIMITS + YES % LIMITS,
+        YES % CONFIG + b"x",
+        YES % CONFIG + YES % CONFIG,
         json.dumps(refused() | {"errors": []}).encode(),
         json.dumps(refused() | {"errors": ["no"]}).encode(),
         json.dumps(refused() | {"errors": [{"code": 1}]}).encode(),
@@ -81,8 +81,8 @@ def test_2xx_that_is_not_the_documented_envelope_is_malformed(body: bytes):
 
 @pytest.mark.parametrize("status", [200, 201, 299])
 def test_any_2xx_with_a_whole_envelope_is_taken(status: int):
-    with RawServer(answering(http(YES % LIMITS, status))) as server, client_at(server.url) as client:
-        assert client.get_topup_limits().max_cents == 5000
+    with RawServer(answering(http(YES % CONFIG, status))) as server, client_at(server.url) as client:
+        assert client.get_topup_config().threshold_cents == 5000
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_read_ends_soon_in_one_documented_error(
     serve: Callable[[Peer], None], kind: type[CfBillingError], said: str, caplog: pytest.LogCaptureFixture
 ):
     with RawServer(serve) as server, client_at(server.url) as client, bounded(caplog):
-        error = failure_of(client, CfBillingClient.get_topup_limits)
+        error = failure_of(client, CfBillingClient.get_topup_config)
     assert type(error) is kind
     assert said in str(error)
     assert (server.connections, len(server.heads)) == (1, 1)
@@ -176,7 +176,7 @@ def test_credentials_go_to_the_one_server_whatever_it_says(credentials: dict[str
         for name in ("Location", "Refresh", "Link", "Content-Location", "Alt-Svc", "Set-Cookie"):
             pointing[name] = f"{elsewhere.url}/ , h2=':{elsewhere.port}', 0; url={elsewhere.url}"
         with client_at(server.url, secret=secret, max_attempts=5, **credentials) as client:
-            failure_of(client, CfBillingClient.get_topup_limits)
+            failure_of(client, CfBillingClient.get_topup_config)
             failure_of(client, lambda client: client.create_topup(1000))
     assert elsewhere.connections == 0
     assert len(server.heads) == 2

@@ -26,7 +26,7 @@ def test_pause_is_kept_by_every_client_with_the_same_token(sandbox: Sandbox):
         client_of(sandbox, secret=token, account_id=OTHER_ACCOUNT_ID) as another,
         pytest.raises(CfBillingRateLimitError, match="Nothing was sent") as pause,
     ):
-        another.get_topup_limits()
+        another.get_topup_config()
 
     assert refusal.value.status == 429
     assert refusal.value.retry_after_seconds == 600
@@ -51,14 +51,14 @@ def test_pause_of_one_server_is_not_kept_for_another():
 
     def well(peer: Peer) -> None:
         peer.request()
-        peer.send(http(ok({"min_cents": 1, "max_cents": 2, "currency": "usd"})))
+        peer.send(http(ok({"amount": 1, "threshold": 2, "currency": "usd"})))
 
     token = fresh_token()
     with RawServer(limited) as first, RawServer(well) as second:
         with client_at(first.url, secret=token) as client, pytest.raises(CfBillingRateLimitError):
-            client.get_topup_limits()
+            client.get_topup_config()
         with client_at(second.url, secret=token) as client:
-            assert client.get_topup_limits().max_cents == 2
+            assert client.get_topup_config().threshold_cents == 2
 
 
 def test_blocked_token_is_waited_for_by_who_comes_later(sandbox: Sandbox):

@@ -65,7 +65,7 @@ def test_who_comes_later_gets_the_last_answer_if_it_is_fresh_enough(sandbox: San
     "other",
     [
         lambda settings: (of_another_account(settings), balance),
-        lambda settings: (settings, CfBillingClient.get_topup_limits),
+        lambda settings: (settings, CfBillingClient.get_topup_config),
         lambda settings: (settings, CfBillingClient.get_invoice_history, "manual"),
     ],
     ids=["another account", "another question", "another question with arguments"],
@@ -91,12 +91,12 @@ def test_accounts_of_one_token_share_their_connections(settings: Settings):
         peers.append(peer)
         for _ in range(2):
             peer.request()
-            peer.send(http(ok({"min_cents": 1, "max_cents": 2, "currency": "usd"})))
+            peer.send(http(ok({"amount": 1, "threshold": 2, "currency": "usd"})))
 
     async def story() -> None:
         for account_id in (ACCOUNT_ID, ANOTHER_ACCOUNT_ID):
             asking = Settings(account_id, settings.secret, base_url=server.url)
-            outcome = await shared_read(asking, CfBillingClient.get_topup_limits, max_age=60)
+            outcome = await shared_read(asking, CfBillingClient.get_topup_config, max_age=60)
             assert outcome.error is None
 
     with RawServer(serve) as server:

@@ -32,7 +32,7 @@ from tests.raw_servers import (
     refusing_port,
 )
 
-LIMITS = {"min_cents": 1000, "max_cents": 50_000, "currency": "usd"}
+CONFIG = {"amount": 1000, "threshold": 50_000, "currency": "usd"}
 
 
 def seen(sandbox: Sandbox) -> list[int | None]:
@@ -41,7 +41,7 @@ def seen(sandbox: Sandbox) -> list[int | None]:
 
 def failure_of(client: CfBillingClient) -> CfBillingError:
     with pytest.raises(CfBillingError) as caught:
-        client.get_topup_limits()
+        client.get_topup_config()
     return caught.value
 
 
@@ -70,11 +70,11 @@ def failure_of(client: CfBillingClient) -> CfBillingError:
     ids=str,
 )
 def test_read_that_fails_for_now_is_tried_again(sandbox: Sandbox, fault: dict[str, Any]):
-    sandbox.fault("getTopupLimits", **fault)
+    sandbox.fault("getTopupConfig", **fault)
 
     with client_of(sandbox, read_timeout=0.25, max_attempts=2) as client:
-        assert client.get_topup_limits().min_cents == 1000
-    assert len(sandbox.requests("getTopupLimits")) == 2
+        assert client.get_topup_config().threshold_cents == 500
+    assert len(sandbox.requests("getTopupConfig")) == 2
 
 
 def test_status_of_a_top_up_is_a_post_and_yet_tried_again(sandbox: Sandbox):
@@ -118,6 +118,14 @@ def test_read_is_given_up_when_its_total_time_is_over(sandbox: Sandbox, monkeypa
     assert len(sandbox.requests()) < 20
 
 
+@pytest.mark.parametrize("status", [408, 409, 423, 425, 499])
+def test_read_that_was_given_up_on_the_way_is_tried_again(sandbox: Sandbox, status: int):
+    sandbox.fault("*", "status", status=status)
+    with client_of(sandbox, max_attempts=2) as client:
+        assert client.get_topup_config().state == "active"
+    assert seen(sandbox) == [status, 200]
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -127,8 +135,7 @@ def test_read_is_given_up_when_its_total_time_is_over(sandbox: Sandbox, monkeypa
         (403, 10000, CfBillingAuthenticationError),
         (403, 10403, CfBillingPermissionError),
         (404, 7003, CfBillingNotFoundError),
-        (408, 1, CfBillingInvalidRequestError),
-        (409, 1, CfBillingInvalidRequestError),
+        (410, 1, CfBillingInvalidRequestError),
     ],
 )
 def test_refused_read_is_not_tried_again(
@@ -167,10 +174,10 @@ def test_retry_after_is_obeyed_in_full(sandbox: Sandbox, as_date: bool):
     sandbox.configure_server(clock_offset_seconds=hour)
     # A date has whole seconds, and so has the answer's own: one more makes sure of one second.
     asked = formatdate(sandbox.state()["now"] + 2, usegmt=True) if as_date else "1"
-    sandbox.fault("getTopupLimits", "status", status=429, headers={"retry-after": asked})
+    sandbox.fault("getTopupConfig", "status", status=429, headers={"retry-after": asked})
 
     with client_of(sandbox, max_attempts=2) as client:
-        client.get_topup_limits()
+        client.get_topup_config()
 
     first, second = sandbox.requests()
     assert (first.status, second.status) == (429, 200)
@@ -196,7 +203,7 @@ def test_retry_after_beyond_the_time_left_fails_at_once_and_says_so(sandbox: San
 def test_exhausted_ratelimit_is_waited_out_before_the_next_call(sandbox: Sandbox):
     with client_of(sandbox, max_attempts=2) as client:
         sandbox.configure_server(rate_quota=1, rate_window_seconds=1)
-        client.get_topup_limits()
+        client.get_topup_config()
         client.get_credit_balance()
 
     first, second = sandbox.requests()
@@ -214,7 +221,7 @@ def test_redirect_is_never_followed(
     sandbox: Sandbox, status: int, same_host: bool, credentials: dict[str, str]
 ):
     with (
-        RawServer(answering(http(ok(LIMITS)))) as elsewhere,
+        RawServer(answering(http(ok(CONFIG)))) as elsewhere,
         client_of(sandbox, max_attempts=5, **credentials) as client,
     ):
         location = f"{sandbox.base_url}/elsewhere" if same_host else elsewhere.url
@@ -231,11 +238,11 @@ def test_netrc_does_not_replace_the_credentials(tmp_path: Path, monkeypatch: pyt
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    with RawServer(answering(http(ok(LIMITS)))) as server:
+    with RawServer(answering(http(ok(CONFIG)))) as server:
         with client_at(server.url, secret="mine") as client:
-            client.get_topup_limits()
+            client.get_topup_config()
         with client_at(server.url, secret="mine", email="me@example.com") as client:
-            client.get_topup_limits()
+            client.get_topup_config()
 
     with_token, with_key = server.heads
     assert "Authorization: Bearer mine\r\n" in with_token
@@ -247,15 +254,15 @@ def test_netrc_does_not_replace_the_credentials(tmp_path: Path, monkeypatch: pyt
 
 def test_global_api_key_opens_the_sandbox(sandbox: Sandbox):
     with client_of(sandbox, secret=GLOBAL_API_KEY, email=GLOBAL_EMAIL) as client:
-        assert client.get_topup_limits().min_cents == 1000
+        assert client.get_topup_config().threshold_cents == 500
 
 
 def test_request_says_who_asks_and_asks_for_neither_compression_nor_a_cached_answer():
-    with RawServer(answering(http(ok(LIMITS)))) as server, client_at(f"{server.url}/v4/") as client:
-        client.get_topup_limits()
+    with RawServer(answering(http(ok(CONFIG)))) as server, client_at(f"{server.url}/v4/") as client:
+        client.get_topup_config()
 
     (head,) = server.heads
-    path = f"/v4/accounts/{client.account_id}/ai-gateway/billing/topup/limits"
+    path = f"/v4/accounts/{client.account_id}/ai-gateway/billing/topup/config"
     assert head.startswith(f"GET {path} HTTP/1.1\r\n")
     assert "User-Agent: airflow-provider-cfbilling/" in head
     assert "Accept-Encoding: identity\r\n" in head
@@ -266,29 +273,29 @@ def test_request_says_who_asks_and_asks_for_neither_compression_nor_a_cached_ans
 
 
 def test_reads_share_a_connection():
-    with RawServer(answering(*[http(ok(LIMITS))] * 5)) as server, client_at(server.url) as client:
+    with RawServer(answering(*[http(ok(CONFIG))] * 5)) as server, client_at(server.url) as client:
         for _ in range(5):
-            client.get_topup_limits()
+            client.get_topup_config()
     assert server.connections == 1
 
 
 def test_kept_connection_that_the_server_has_closed_is_replaced():
     with (
-        RawServer(answering(http(ok(LIMITS)))) as server,
+        RawServer(answering(http(ok(CONFIG)))) as server,
         client_at(server.url, max_attempts=2) as client,
     ):
         for _ in range(3):
-            client.get_topup_limits()
+            client.get_topup_config()
     assert len(server.heads) == 3
 
 
 @pytest.mark.parametrize("too_much", [0, 1])
 def test_body_is_read_up_to_a_limit(too_much: int, monkeypatch: pytest.MonkeyPatch):
-    answer = ok(LIMITS)
+    answer = ok(CONFIG)
     monkeypatch.setattr(transport, "BODY_LIMIT_BYTES", len(json.dumps(answer)) - too_much)
     with RawServer(answering(http(answer))) as server, client_at(server.url, max_attempts=5) as client:
         if too_much:
             assert "The answer is larger than" in str(failure_of(client))
         else:
-            client.get_topup_limits()
+            client.get_topup_config()
     assert server.connections == 1

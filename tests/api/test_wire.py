@@ -93,7 +93,7 @@ def test_answer_that_never_ends_is_cut_at_the_deadline(serve: Any, tls: bool, tr
     certificate = trusted_certificate if tls else None
     with RawServer(serve, certificate) as server, client_at(server.url, read_timeout=0.1) as client:
         with pytest.raises(CfBillingUnavailableError, match=r"within 0\.1 s|Read timed out"):
-            client.get_topup_limits()
+            client.get_topup_config()
         with pytest.raises(CfBillingOutcomeUnknownError, match=r"within 0\.1 s|Read timed out"):
             client.create_topup(1000)
     assert len(server.heads) == 2
@@ -108,7 +108,7 @@ def test_deadline_counts_for_each_exchange_of_a_connection_anew():
 
     with RawServer(serve) as server, client_at(server.url, read_timeout=1.2) as client:
         for _ in range(5):
-            client.get_topup_limits()
+            client.get_topup_config()
     assert server.connections == 1
 
 
@@ -118,7 +118,7 @@ def reading(url: str, read_timeout: float, ended: list[str]) -> threading.Thread
     def read() -> None:
         with client_at(url, read_timeout=read_timeout) as client:
             try:
-                client.get_topup_limits()
+                client.get_topup_config()
             except CfBillingUnavailableError as error:
                 ended.append(str(error))
 
@@ -149,11 +149,11 @@ def test_many_deadlines_at_a_time_are_all_kept():
 def test_deadline_is_kept_in_a_forked_process_too():
     with RawServer(trickle_a_header) as server, client_at(server.url, read_timeout=0.2) as client:
         with pytest.raises(CfBillingUnavailableError):
-            client.get_topup_limits()  # the watching thread is running from here on
+            client.get_topup_config()  # the watching thread is running from here on
         child = os.fork()
         if child == 0:
             try:
-                client.get_topup_limits()
+                client.get_topup_config()
             except CfBillingUnavailableError:
                 os._exit(42)
             finally:

@@ -41,7 +41,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (lambda hook: hook.create_topup(1000), "createTopup", "", models.Topup),
         (lambda hook: hook.create_topup(1000, "pm_sandbox_second"), "createTopup", "", models.Topup),
         (lambda hook: hook.get_topup_config(), "getTopupConfig", "", models.TopupConfig),
-        (lambda hook: hook.get_topup_limits(), "getTopupLimits", "", models.TopupLimits),
+        (lambda hook: hook.get_topup_limits(), "getTopupEligibility", "", models.TopupLimits),
         (lambda hook: hook.get_credit_balance(), "getCreditBalance", "", models.CreditBalance),
         (lambda hook: hook.get_invoice_history(), "getInvoiceHistory", "type=all", models.InvoiceHistory),
         (
@@ -246,14 +246,17 @@ FAILS_FOR_GOOD = [
     errors.CfBillingOutcomeUnknownError,
     charging.ManualReviewRequiredError,
     charging.PaymentFailedError,
+    errors.CfBillingError,
+    errors.CfBillingPaymentDeclinedError,
 ]
 MAY_BE_TRIED_AGAIN = [
-    errors.CfBillingError,
     errors.CfBillingRateLimitError,
     errors.CfBillingUnavailableError,
     errors.CfBillingNotSentInTimeError,
     errors.CfBillingMalformedResponseError,
     charging.NotChargedError,
+    charging.RecordError,
+    charging.SupersededError,
     charging.StillPendingError,
 ]
 

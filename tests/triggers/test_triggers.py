@@ -5,13 +5,13 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airflow_provider_cfbilling.charging import settlement
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.progress import Progress
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
@@ -176,14 +176,12 @@ def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
 
 def test_all_who_wait_for_a_topup_share_each_look(sandbox: Sandbox):
     topup = pending(sandbox, settle_seconds=1)
-    submitted = Record(
-        "accepted", ChargeIntent(sandbox.account_id, 2500, time.time()), topup={"payment_intent_id": topup}
-    )
+    accepted = Record("accepted", charge_intent(sandbox), topup={"payment_intent_id": topup})
     before = len(sandbox.requests())
     began = time.monotonic()
     fire(
         *(completed(topup) for _ in range(50)),
-        *(of_a_topup(Progress(submitted, settlement_deadline=time.time() + 60)) for _ in range(50)),
+        *(of_a_topup(Progress(accepted, "settle", settlement_deadline=time.time() + 60)) for _ in range(50)),
     )
     # The status, and while it is pending the invoice.
     asked = len(sandbox.requests()) - before
@@ -232,7 +230,6 @@ def test_refused_credentials_fail_for_good_after_one_look(sandbox: Sandbox, monk
         (broken(since="yesterday"), "since must be a datetime with a time zone"),
         (low("{{ ds }}"), r"below_cents must be a number of cents above 0 \(1000 is \$10.00\)"),
         (low(None), "Give either below_cents or at_least_cents"),
-        (broken(account_id="{{ account }}"), "account id must be 32 hex digits"),
         (completed("../limits"), "payment_intent_id must be an id made of letters"),
     ],
 )
@@ -247,12 +244,30 @@ def test_what_cannot_be_meant_fails_before_any_request(sandbox: Sandbox, trigger
 # the operator's wait
 
 
+def charge_intent(sandbox: Sandbox, amount_cents: int = 2500) -> ChargeIntent:
+    now = time.time()
+    return ChargeIntent(sandbox.account_id, amount_cents, now, now)
+
+
+def searching(sandbox: Sandbox) -> Progress:
+    """The progress of a task that searches for a lost charge of 2500 cents."""
+    deadline = time.time() + 600
+    record = Record("intent", charge_intent(sandbox))
+    return Progress(record, "reconcile", reconcile_deadline=deadline, reconcile_deadline_here=deadline)
+
+
+def settling(sandbox: Sandbox, topup: str, **deadlines: float) -> Progress:
+    """The progress of a task that waits for a top-up."""
+    record = Record("accepted", charge_intent(sandbox), topup={"payment_intent_id": topup})
+    return Progress(record, "settle", **deadlines)
+
+
 def test_settlement_is_news_for_the_task(sandbox: Sandbox):
     topup = pending(sandbox, settle_seconds=0.5)
-    intent = ChargeIntent(sandbox.account_id, 2500, time.time())
-    progress = Progress(Record("accepted", intent, topup={"payment_intent_id": topup}))
+    intent = charge_intent(sandbox)
+    progress = Progress(Record("accepted", intent, topup={"payment_intent_id": topup}), "settle")
     (event,) = fire(of_a_topup(progress))
-    assert event.payload == {"status": "look", "progress": progress.to_json()}
+    assert event.payload == {"status": "resume", "progress": progress.to_json(), "trigger_error": None}
 
 
 @pytest.mark.parametrize("name", ["settlement_deadline", "reconcile_deadline"])
@@ -261,12 +276,16 @@ def test_deadline_is_the_old_one_after_a_restart(sandbox: Sandbox, name: str):
     if name == "settlement_deadline":
         record = Record(
             "accepted",
-            ChargeIntent(sandbox.account_id, 2500, time.time()),
+            charge_intent(sandbox),
             topup={"payment_intent_id": pending(sandbox)},
         )
     else:
-        record = Record("intent", ChargeIntent(sandbox.account_id, 9900, time.time()))
-    trigger = of_a_topup(Progress(record, **{name: deadline}))
+        record = Record("intent", charge_intent(sandbox, 9900))
+    deadlines: dict[str, Any] = {name: deadline}
+    if name == "reconcile_deadline":
+        deadlines["reconcile_deadline_here"] = deadline
+    phase: Any = "settle" if name == "settlement_deadline" else "reconcile"
+    trigger = of_a_topup(Progress(record, phase, **deadlines))
     for _ in range(3):
         trigger = revived(trigger)
     fire(trigger)
@@ -274,25 +293,87 @@ def test_deadline_is_the_old_one_after_a_restart(sandbox: Sandbox, name: str):
 
 
 def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
-    now = datetime.now(UTC).timestamp()
-    progress = Progress(
-        Record("intent", ChargeIntent(sandbox.account_id, 2500, now)), reconcile_deadline=now + 600
-    )
+    progress = searching(sandbox)
 
     async def appear() -> None:
         await looks(sandbox, 2)
         sandbox.add_invoice(2500)
 
     (event,) = fire(of_a_topup(progress), meanwhile=appear)
-    assert event.payload["status"] == "look"
+    assert event.payload["status"] == "resume"
 
 
-def test_what_the_task_must_decide_is_left_to_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
-    uri = sandbox.connection_uri(token="not-the-token")
-    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", uri)
-    record = Record("intent", ChargeIntent(sandbox.account_id, 2500, time.time()))
-    (event,) = fire(of_a_topup(Progress(record, reconcile_deadline=time.time() + 600)))
-    assert event.payload["status"] == "look"
+@pytest.mark.parametrize("phase", ["settle", "reconcile"])
+def test_trigger_that_cannot_poll_hands_back_to_the_task(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, phase: str
+):
+    """`airflow dags test` cannot read a stored connection in a trigger, on Airflow 3.3."""
+    progress = searching(sandbox) if phase == "reconcile" else settling(sandbox, pending(sandbox))
+    monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT")
+    before = len(sandbox.requests())
+    (event,) = fire(of_a_topup(progress))
+    assert (event.payload["status"], event.payload["progress"]) == ("resume", progress.to_json())
+    assert "cfbilling_default" in event.payload["trigger_error"]
+    assert len(sandbox.requests()) == before
+
+
+def test_trigger_hands_back_what_has_failed_for_too_long(sandbox: Sandbox):
+    sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
+    (event,) = fire(of_a_topup(searching(sandbox)))
+    assert "CfBillingUnavailableError" in event.payload["trigger_error"]
+    assert len(sandbox.requests()) == looking.MAX_FAILURES
+
+
+def test_history_that_refuses_is_polled_again(sandbox: Sandbox):
+    """The search for a lost charge goes on while its window is open."""
+    sandbox.add_invoice(2500)
+    for status in (400, 403, 404):
+        sandbox.fault("getInvoiceHistory", "status", status=status)
+    (event,) = fire(of_a_topup(searching(sandbox)))
+    assert event.payload["trigger_error"] is None
+    assert len(sandbox.requests()) == 4
+
+
+def test_refused_status_is_left_to_the_task(sandbox: Sandbox):
+    progress = settling(sandbox, pending(sandbox))
+    sandbox.fault("checkTopupStatus", "status", status=403, times=None)
+    (event,) = fire(of_a_topup(progress))
+    assert event.payload["trigger_error"] is None
+
+
+@pytest.mark.parametrize("known_after", [0.4, None])
+def test_topup_that_is_not_known_yet_is_polled_again(sandbox: Sandbox, known_after: float | None):
+    sandbox.configure(status_lag_seconds=known_after or 600, settle_seconds=0)
+    topup = pending(sandbox, settle_seconds=0)
+    deadline = time.time() + (60 if known_after else 0.5)
+    (event,) = fire(of_a_topup(settling(sandbox, topup, not_found_deadline=deadline)))
+    assert event.payload["trigger_error"] is None
+    statuses = [request.status for request in sandbox.requests("checkTopupStatus")]
+    assert statuses.count(404) >= 2
+    assert (200 in statuses) is bool(known_after)
+
+
+def test_sensor_polls_again_for_a_topup_that_is_not_known_yet(sandbox: Sandbox):
+    sandbox.configure(status_lag_seconds=0.4)
+    (event,) = fire(completed(pending(sandbox, settle_seconds=0)))
+    assert event.payload["status"] == "success"
+    assert 404 in [request.status for request in sandbox.requests("checkTopupStatus")]
+
+
+def test_sensor_gives_up_a_topup_that_is_never_known(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(settlement, "UNKNOWN_OUTCOME_WINDOW", 0.3)
+    (event,) = fire(completed("in_gone"))
+    assert (event.payload["status"], event.payload["retry"]) == ("failed", False)
+    assert "does not know top-up in_gone" in event.payload["message"]
+    assert len(sandbox.requests()) >= 2
+
+
+def test_sensors_trigger_that_cannot_poll_hands_back_to_the_task(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT", raising=False)
+    for trigger in (broken(), low(), completed("in_1")):
+        (event,) = fire(trigger)
+        assert event.payload["status"] == "trigger_error"
+        assert "cfbilling_default" in event.payload["message"]
 
 
 def test_no_trigger_ever_charges(sandbox: Sandbox):
@@ -300,7 +381,7 @@ def test_no_trigger_ever_charges(sandbox: Sandbox):
     sandbox.auto_topup("break")
     posts = len(sandbox.requests("createTopup"))
     record = Record("not_charged", None)
-    stale = Progress(record, began_at=time.time())
+    stale = Progress(record, "lookback", lookback_from=time.time())
     fire(broken(), low(999_999), completed(topup), of_a_topup(stale))
     assert len(sandbox.requests("createTopup")) == posts
 
@@ -308,9 +389,9 @@ def test_no_trigger_ever_charges(sandbox: Sandbox):
 def test_user_who_ends_a_deferred_topup_is_told_that_it_stays_charged(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
-    asyncio.run(of_a_topup(Progress(Record("started"))).on_kill())
+    asyncio.run(of_a_topup(Progress(Record("started"), "charge")).on_kill())
     printed = capsys.readouterr()
-    assert "What it has charged stays charged" in printed.out + printed.err + caplog.text
+    assert "A charge that was made is not reversed" in printed.out + printed.err + caplog.text
 
 
 def test_triggers_yield_to_others_between_looks(sandbox: Sandbox):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_cfbilling.task_journal import charge_by
+from airflow_provider_cfbilling.dag_run import charge_by
 
 DAY = 86_400.0
 DUE = datetime(2026, 1, 31, 6, tzinfo=UTC)
