@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from tests.real_airflow.deployment import free_port
 
 SECONDS = 120
 PAGES = sorted({block.page for block in blocks("console")})
+PAGES_THAT_RUN_DAGS = {block.page for block in blocks("console") if "airflow dags test" in block.text}
 # A typed line, with the lines that a backslash joins to it.
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.M)
 DISTRIBUTION = "airflow-provider-cfbilling"
@@ -40,8 +41,35 @@ pip() { [[ $1 == install && " $INSTALLABLE " == *" $2 "* ]]; }
 def test_commands_of_a_page_work(sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path, page: str) -> None:
     sandbox.configure(settle_seconds=0)
     port = free_port()
+    type_in(commands_of(page, sandbox, port), port, environment(page, dag_folder, tmp_path))
+
+
+@pytest.mark.timeout(SECONDS + 30)
+@pytest.mark.parametrize("page", [page for page in PAGES if page in PAGES_THAT_RUN_DAGS])
+def test_commands_of_a_page_work_with_a_stored_connection_and_deferred_waits(
+    sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """Within `airflow dags test` a trigger cannot read a stored connection, on Airflow 3.3."""
+    sandbox.configure(settle_seconds=0.5)
+    monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT")
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    port = free_port()
+    store = (
+        "airflow connections add cfbilling_default --conn-type cfbilling "
+        f"--conn-login {sandbox.account_id} --conn-password {sandbox.token} --conn-host {sandbox.base_url}"
+    )
+    elsewhere = ("AIRFLOW_CONN_CFBILLING_DEFAULT", "airflow connections add cfbilling_default")
+    commands = [
+        command
+        for command in commands_of(page, sandbox, port)
+        if not any(text in command for text in elsewhere)
+    ]
+    type_in([store, *commands], port, environment(page, dag_folder, tmp_path))
+
+
+def type_in(commands: Iterable[str], port: int, environment: dict[str, str]) -> None:
     script = [SHELL]
-    for command in commands_of(page, sandbox, port):
+    for command in commands:
         script.append(f"echo {shlex.quote(f'$ {command}')}")
         if SERVES in command:
             command += f" --port {port} --settle-seconds 0 &\ntrap 'kill %1' EXIT\n"
@@ -50,7 +78,7 @@ def test_commands_of_a_page_work(sandbox: Sandbox, dag_folder: DagFolder, tmp_pa
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=ROOT,
-        env=environment(page, dag_folder, tmp_path),
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

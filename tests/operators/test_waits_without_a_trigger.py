@@ -1,0 +1,111 @@
+"""A task whose trigger cannot wait for it waits itself: nothing is charged again, and it finishes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.models.connection import Connection
+from airflow.utils.session import create_session
+
+from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
+from airflow_provider_cfbilling.sandbox import Sandbox
+from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
+from tests.airflow_runs import DagFolder
+from tests.sensors.test_waits import after_looks
+
+TOPUP = "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.2, deferrable=True)"
+
+
+@pytest.fixture
+def stored_connection(
+    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The connection is in Airflow's database, and nowhere else."""
+    monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT")
+    stored: Any = Connection(conn_id="cfbilling_default", uri=sandbox.connection_uri())
+    with create_session() as session:
+        session.add(stored)
+    yield
+    with create_session() as session:
+        session.query(Connection).filter_by(conn_id="cfbilling_default").delete()
+
+
+@pytest.mark.usefixtures("stored_connection")
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
+def test_deferred_top_up_with_a_stored_connection_is_charged_once_and_finishes(
+    sandbox: Sandbox, dag_folder: DagFolder, lost: bool
+) -> None:
+    sandbox.configure(settle_seconds=0.5, history_lag_seconds=0.5)
+    if lost:
+        sandbox.fault("createTopup", "reset", "after")
+    run = dag_folder.run(TOPUP)
+    (charge,) = sandbox.charges()
+    assert run.state == "success"
+    assert run.result()["payment_intent_id"] == charge.invoice_id
+    assert run.result()["status"] == "completed"
+
+
+@pytest.mark.usefixtures("stored_connection")
+def test_deferred_sensor_with_a_stored_connection_finishes(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    after_looks(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
+    run = dag_folder.run(
+        "CfBillingTopupConfigErrorSensor(task_id='task', deferrable=True, poke_interval=0.2, timeout=20)"
+    )
+    assert run.state == "success"
+    assert run.result()["state"] == "failing"
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
+def test_trigger_that_fails_as_a_whole_leaves_the_wait_to_the_task(
+    sandbox: Sandbox, dag_folder: DagFolder, lost: bool
+) -> None:
+    """As one does that a triggerer with another release of this package cannot load."""
+    sandbox.configure(settle_seconds=0.5, history_lag_seconds=0.5)
+    if lost:
+        sandbox.fault("createTopup", "reset", "after")
+    task = resumed_after_a_failed_trigger(CfBillingCreateTopupOperator, amount_cents=2500, poll_interval=0.2)
+    run = dag_folder.run(task)
+    (charge,) = sandbox.charges()
+    assert run.state == "success"
+    assert run.result()["payment_intent_id"] == charge.invoice_id
+
+
+def test_sensor_whose_trigger_fails_as_a_whole_goes_on_in_the_task(
+    sandbox: Sandbox, dag_folder: DagFolder
+) -> None:
+    after_looks(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
+    task = resumed_after_a_failed_trigger(CfBillingTopupConfigErrorSensor, poke_interval=0.2, timeout=20)
+    assert dag_folder.run(task).result()["state"] == "failing"
+
+
+def resumed_after_a_failed_trigger(kind: type, **arguments: object) -> str:
+    """Return a task that defers, and is resumed as Airflow does it when a trigger has raised."""
+    written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return f"""\
+class Task({kind.__name__}):
+    def execute(self, context):
+        from airflow.providers.common.compat.sdk import TaskDeferred
+        try:
+            return super().execute(context)
+        except TaskDeferred:
+            error = {{"error": "Trigger failure", "traceback": ["RuntimeError: it cannot be loaded\\n"]}}
+            return self.resume_execution("__fail__", error, context)
+
+Task(task_id='task', deferrable=True, {written})
+"""
+
+
+@pytest.mark.parametrize("name", ["dry_run", "wait_for_completion", "deferrable"])
+@pytest.mark.parametrize("value", ["false", "False", "{{ params.dry }}", 0, 1, None])
+def test_what_is_no_boolean_is_refused_when_the_dag_is_parsed(name: str, value: object) -> None:
+    """A text is true in Python: `dry_run="false"` would never charge, and be green."""
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} must be True or False"):
+        CfBillingCreateTopupOperator(task_id="task", amount_cents=2500, **arguments)
+
+
+@pytest.mark.parametrize("name", ["deferrable", "start_from_trigger"])
+def test_what_is_no_boolean_is_refused_by_sensors_too(name: str) -> None:
+    arguments: dict[str, Any] = {name: "false"}
+    with pytest.raises(ValueError, match=f"{name} must be True or False"):
+        CfBillingTopupConfigErrorSensor(task_id="task", **arguments)

@@ -1,0 +1,86 @@
+"""The record of a top-up in Airflow's own places: Variables below 3.3, and the task state store."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow import __version__ as airflow_version
+from airflow.models.variable import Variable
+from airflow.utils.session import create_session
+from packaging.version import Version
+
+from airflow_provider_cfbilling.sandbox import Sandbox
+from airflow_provider_cfbilling.task_journal import Variables
+from tests.airflow_runs import DagFolder
+
+HAS_STORE = Version(airflow_version) >= Version("3.3")
+TOPUP = "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.1{more})"
+
+
+def variables() -> dict[str, tuple[str, str | None]]:
+    """The text and the description of each Variable that a top-up has left."""
+    with create_session() as session:
+        kept = session.query(Variable).filter(Variable.key.like("cfbilling_topup_%"))
+        return {each.key: (each.get_val(), each.description) for each in kept}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept(dag_folder: DagFolder) -> Iterator[None]:
+    yield
+    with create_session() as session:
+        session.query(Variable).filter(Variable.key.like("cfbilling_topup_%")).delete(False)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_top_up_that_has_completed_leaves_no_variable(
+    sandbox: Sandbox, dag_folder: DagFolder, deferrable: bool
+):
+    sandbox.configure(settle_seconds=0.3)
+    run = dag_folder.run(TOPUP.format(more=f", deferrable={deferrable}"))
+    assert (run.state, len(sandbox.charges())) == ("success", 1)
+    assert variables() == {}
+
+
+def test_top_up_that_is_skipped_leaves_no_variable(sandbox: Sandbox, dag_folder: DagFolder):
+    run = dag_folder.run(TOPUP.format(more=", only_if_balance_below_cents=1"))
+    assert run.tasks == {"task": "skipped"}
+    assert variables() == {}
+
+
+def test_callbacks_of_the_user_are_called_all_the_same(
+    sandbox: Sandbox, dag_folder: DagFolder, capfd: pytest.CaptureFixture[str]
+):
+    for callbacks in ("lambda context: print('called once')", "[lambda context: print('called once')] * 2"):
+        dag_folder.run(TOPUP.format(more=f", on_success_callback={callbacks}"))
+    assert capfd.readouterr().out.count("called once") >= 3
+    assert variables() == {}
+
+
+@pytest.mark.skipif(HAS_STORE, reason="Airflow 3.3 and later keep the record in the task state store")
+def test_top_up_that_failed_leaves_its_record_which_says_what_it_is(sandbox: Sandbox, dag_folder: DagFolder):
+    sandbox.configure(topup_outcome="void")
+    dag_folder.run(TOPUP.format(more=""))
+    ((key, (text, description)),) = variables().items()
+    (charge,) = sandbox.charges()
+    assert len(key) == len("cfbilling_topup_") + 32 + len("_1")
+    record = json.loads(text)
+    assert (record["state"], record["topup"]["payment_intent_id"]) == ("accepted", charge.invoice_id)
+    assert "task task of Dag dag_" in str(description)
+    assert "the task may charge the card again" in str(description)
+    assert sandbox.token not in text + str(description)
+
+
+@pytest.mark.parametrize(
+    "other", [{"dag_id": "b"}, {"run_id": "b"}, {"task_id": "b"}, {"map_index": 3}], ids=str
+)
+def test_each_task_of_each_dag_run_has_variables_of_its_own(other: dict[str, Any]):
+    ids = {"dag_id": "a", "run_id": "r", "task_id": "t", "map_index": -1, "start_date": datetime.now(UTC)}
+
+    def key(**more: Any) -> str:
+        context: Any = {"ti": SimpleNamespace(**ids | more)}
+        return Variables.of(context)._key
+
+    assert key() == key() != key(**other)
