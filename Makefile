@@ -15,7 +15,7 @@ help:
 	@echo "make test              run the tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
 	@echo "make test-matrix       run the tests on every supported Airflow"
 	@echo "make test-distributed  top up on many machines (Celery, PostgreSQL, Redis) and kill them"
-	@echo "make faults            let top-ups fail, die and freeze in every way (ARGS=--help: what can be chosen)"
+	@echo "make faults            let top-ups fail, die and freeze in every way (AIRFLOW=2.11.2 for another; ARGS=--help)"
 	@echo "make fuzz              try inputs that nobody would think of on all that reads answers"
 	@echo "make bench             measure what it costs, beside its peers (ARGS=--help: what can be chosen)"
 	@echo "make check             lint, types, and what the built package holds"
@@ -38,7 +38,7 @@ test-distributed: $(NOX)
 	@$(NOX) --session distributed -- $(ARGS)
 
 faults: $(NOX)
-	@$(NOX) --session faults -- $(ARGS)
+	@$(NOX) --session "faults($(AIRFLOW))" -- $(ARGS)
 
 fuzz: $(NOX)
 	@$(NOX) --session fuzz -- $(ARGS)

@@ -69,9 +69,10 @@ def distributed(session: nox.Session) -> None:
 
 
 @nox.session
-def faults(session: nox.Session) -> None:
+@nox.parametrize("python, airflow", [(python_for(airflow), airflow) for airflow in AIRFLOWS], ids=AIRFLOWS)
+def faults(session: nox.Session, airflow: str) -> None:
     """Let top-ups fail, die and freeze in every way, and count the charges: about ten minutes."""
-    install(session, NEWEST, "-e", ".[dev]")
+    install(session, airflow, "-e", ".[dev]")
     session.run("python", "-m", "tests.faults", *session.posargs)
 
 

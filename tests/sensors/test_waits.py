@@ -74,6 +74,19 @@ def test_sensor_waits_until_a_topup_has_settled(sandbox: Sandbox, dag_folder: Da
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
+def test_topup_that_is_not_known_yet_is_waited_for(
+    sandbox: Sandbox, dag_folder: DagFolder, mode: str
+) -> None:
+    sandbox.configure(settle_seconds=0, status_lag_seconds=1.5)
+    run = dag_folder.run(
+        f"{TOPUP}CfBillingTopupCompletedSensor(task_id='task', payment_intent_id=topup_id,"
+        f" poke_interval=0.2, timeout=20, {mode})"
+    )
+    assert run.state == "success"
+    assert 404 in [request.status for request in sandbox.requests("checkTopupStatus")]
+
+
+@pytest.mark.parametrize("mode", MODES[:3])
 def test_payment_that_has_failed_ends_the_wait_without_a_retry(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str
 ) -> None:

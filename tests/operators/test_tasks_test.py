@@ -1,0 +1,42 @@
+"""`airflow tasks test`, which gives a task the try number 0."""
+
+import os
+import subprocess
+import sys
+
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.airflow_runs import DagFolder
+from tests.conftest import AIRFLOW_HOME
+
+SOURCE = """\
+from datetime import UTC, datetime
+
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
+
+with DAG("tried_by_hand", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+    CfBillingCreateTopupOperator(task_id="topup", amount_cents=2500, poll_interval=0.1)
+"""
+
+
+def test_task_that_is_tried_by_hand_charges_at_once_and_adopts_nothing(
+    sandbox: Sandbox, dag_folder: DagFolder
+) -> None:
+    other = sandbox.add_invoice(2500, amount_due_cents=2625)  # of another Dag run, a moment ago
+    path = AIRFLOW_HOME / "dags" / "tried_by_hand.py"
+    path.write_text(SOURCE)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "tasks", "test", "tried_by_hand", "topup", "2026-01-31"],
+            env=dict(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=100,
+        )
+    finally:
+        path.unlink()
+    assert done.returncode == 0, done.stdout[-4000:]
+    (charge,) = sandbox.charges()
+    assert charge.invoice_id != other.id
+    assert f"Top-up {charge.invoice_id} is completed" in done.stdout
