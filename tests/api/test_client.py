@@ -1,5 +1,6 @@
 """Each reading endpoint, against the sandbox."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -249,3 +250,13 @@ def test_account_of_somebody_else_is_refused(sandbox: Sandbox):
         pytest.raises(CfBillingAuthenticationError, match="on this account"),
     ):
         client.get_credit_balance()
+
+
+@pytest.mark.parametrize(("dollars", "cents"), [(0, 0), (0.07, 7), (12.345678, 1234.5678), (1e6, 1e8)])
+def test_spend_comes_in_dollars_and_is_returned_in_cents(
+    sandbox: Sandbox, client: CfBillingClient, dollars: float, cents: float
+):
+    window = {"id": "1", "aggregated_value": dollars, "start_time": 1_700_000_000, "end_time": 1_700_086_400}
+    result = {"success": True, "errors": [], "messages": [], "result": {"history": [window]}}
+    sandbox.fault("getUsageHistory", "garbage", body=json.dumps(result))
+    assert client.get_usage_history("day").history[0].spent_cents == cents
