@@ -240,7 +240,7 @@ class TopupProtocol:
     def _saying_whether_money_moved(self) -> Iterator[None]:
         try:
             yield
-        except (ManualReviewRequiredError, PaymentFailedError, SupersededError):
+        except (ManualReviewRequiredError, NotChargedError, PaymentFailedError, SupersededError):
             raise  # they say it themselves, or cannot know
         except CfBillingError as error:
             said = error.extended(self.money())
