@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import get_listener_manager, hookimpl
 
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.unfenced_journal import UnfencedJournal
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _KEY = "cfbilling_topup"
-_log = logging.getLogger(__name__)
 
 
 def journal_of(context: Context) -> Journal:
@@ -24,6 +25,34 @@ def journal_of(context: Context) -> Journal:
     variables = UnfencedJournal(Variables.of(context), try_number, started.timestamp() if started else None)
     store = context.get("task_state_store")
     return variables if store is None else TaskStateJournal(store, variables, is_first_try=try_number <= 1)
+
+
+def after_success(context: Context, call: Callable[[], None]) -> None:
+    """Call ``call`` in this process once Airflow has recorded that the task has succeeded.
+
+    ``on_success_callback`` will not do: Airflow 2.11 runs it before.
+    """
+    ti: Any = context["ti"]
+    if ti.try_number < 1:  # `airflow tasks test` records nothing, and retries nothing
+        call()
+    else:
+        get_listener_manager().add_listener(_AfterSuccess(ti, call))
+
+
+class _AfterSuccess:
+    def __init__(self, ti: Any, call: Callable[[], None]) -> None:
+        self._ids = _ids(ti)
+        self._call: Callable[[], None] | None = call
+
+    @hookimpl
+    def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
+        if self._call and _ids(task_instance) == self._ids:
+            call, self._call = self._call, None
+            call()
+
+
+def _ids(ti: Any) -> list[Any]:
+    return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
 
 
 class TaskStateJournal:
@@ -79,8 +108,7 @@ class Variables:
     def of(cls, context: Context) -> Variables:
         """Return those of the task that runs."""
         ti: Any = context["ti"]
-        ids = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
-        digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(json.dumps(_ids(ti)).encode()).hexdigest()[:32]
         task = f"task {ti.task_id} of Dag {ti.dag_id}, run {ti.run_id}"
         if ti.map_index >= 0:
             task += f", map index {ti.map_index}"
@@ -91,6 +119,7 @@ class Variables:
         )
 
     def get(self, number: int) -> str | None:
+        """Return the text; None if there is none, and, as Airflow does, often also if it cannot be read."""
         from airflow.providers.common.compat.sdk import Variable
 
         # By position: the parameter has another name from Airflow 3.0 on.

@@ -25,18 +25,21 @@ from typing import Protocol
 from airflow_provider_cfbilling.charging.errors import SupersededError
 from airflow_provider_cfbilling.charging.journal import Record
 
-# A try that dies before it writes anything leaves a gap in the numbers: so many are looked past.
-MAX_GAP = 3
+# A try that dies before it writes anything leaves a gap in the numbers, and Airflow's restart may skip one.
+MAX_GAP = 2
+# A read that fails may look like one that finds nothing. What is decisive is read twice, and between two
+# reads of what must be there: the try's own record.
+_READS = 2
 # From when Airflow has started a try to its first record. Airflow gives a try up after 300 seconds without a
 # heartbeat, by default.
 MAX_START_SECONDS = 120.0
 
 
 class Store(Protocol):
-    """Keeps one text for each number of a try. A write that fails may do so without a word."""
+    """Keeps one text for each number of a try. Whatever fails may do so without a word."""
 
     def get(self, number: int) -> str | None:
-        """Return the text, or None if there is none."""
+        """Return the text, or None if there is none, or perhaps if it cannot be read."""
 
     def set(self, number: int, text: str) -> None:
         """Keep ``text``."""
@@ -67,13 +70,16 @@ class UnfencedJournal:
         self._sleep = sleep
 
     def begin(self, started: Record, takeover_seconds: float) -> Record:
-        own = self._read(self._number)
+        own = self._read(self._number) or self._read(self._number)
         if own is None:
             self.write(started)
             self._check_soon_enough()
         if own or self._number > 1:
             self._sleep(takeover_seconds)
-        return self.latest() or started
+        latest = self.latest()
+        if latest is None or self._store.get(self._number) is None:
+            raise OSError("the record of this try cannot be read")
+        return latest
 
     def _check_soon_enough(self) -> None:
         age = 0.0 if self._started_at is None else time.time() - self._started_at
@@ -86,21 +92,29 @@ class UnfencedJournal:
     def latest(self) -> Record | None:
         """Return the newest record that has got beyond ``started``, else one that says where tries began."""
         found = None
-        for number in range(self._number, -1, -1):
-            record = self._read(number)
-            if record and record.state != "started":
-                return record
-            # The oldest says most: that of a try from before a clear shows that nothing was discarded.
-            found = record or found
+        for _ in range(_READS):
+            for number in range(self._number, -1, -1):
+                record = self._read(number)
+                if record and record.state != "started":
+                    return record
+                # The oldest says most: that of a try from before a clear shows that nothing was discarded.
+                found = record or found
         return found
 
     def check_not_superseded(self) -> None:
-        # In this order: a later try that has ended well removes the earlier records first, then its own.
-        for number in range(self._number + 1, self._number + 1 + MAX_GAP):
-            if self._store.get(number) is not None:
-                raise SupersededError(f"Try {number} of this task has begun, so this one does not charge")
+        self._check_own()
+        for _ in range(_READS):
+            for number in range(self._number + 1, self._number + 1 + MAX_GAP):
+                if self._store.get(number) is not None:
+                    raise SupersededError(f"Try {number} of this task has begun, so this one does not charge")
+        # Last: a later try that has ended well removes the earlier records first, then its own.
+        self._check_own()
+
+    def _check_own(self) -> None:
         if self._store.get(self._number) is None:
-            raise SupersededError("The record of this try has been removed, so it does not charge")
+            raise SupersededError(
+                "The record of this try has been removed, or cannot be read, so it does not charge"
+            )
 
     def write(self, record: Record) -> None:
         text = json.dumps(record.to_json())
@@ -109,9 +123,8 @@ class UnfencedJournal:
             raise OSError("what was written is not what is read back")
 
     def forget(self) -> None:
-        for number in range(self._number + 1):
-            if self._store.get(number) is None:
-                continue
+        earlier = range(1, self._number)
+        for number in (*earlier, self._number):
             self._store.delete(number)
             if self._store.get(number) is not None:
                 raise OSError(f"the record of try {number} cannot be removed")

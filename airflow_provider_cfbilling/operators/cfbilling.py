@@ -164,6 +164,7 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
     def _finish(self, context: Context, protocol: TopupProtocol, progress: Progress) -> dict[str, Any]:
         """Take step after step until there is nothing left to do."""
         from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
+        from airflow_provider_cfbilling.task_journal import after_success
 
         self._show(context, progress)
         while not protocol.is_done(progress):
@@ -180,20 +181,9 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
                     self._defer(progress)
                 protocol.sleep(progress.seconds_until_next_poll(self.poll_interval))
         Stats.incr(f"cfbilling.topup.{progress.outcome}")
-        self._forget_after_success(protocol)
+        # Not before Airflow has recorded the success: a try after one that died in between must find it.
+        after_success(context, protocol.forget)
         return protocol.result(progress)
-
-    def _forget_after_success(self, protocol: TopupProtocol) -> None:
-        """Remove the record once Airflow has taken note of the success.
-
-        Not before: a worker that dies in between is followed by a try that must still find it.
-        """
-
-        def forget(context: Context) -> None:
-            protocol.forget()
-
-        asked = self.on_success_callback or []
-        self.on_success_callback = [*([asked] if callable(asked) else asked), forget]
 
     def _show(self, context: Context, progress: Progress) -> None:
         """Let the account, the id and the invoice be seen while the task still waits."""

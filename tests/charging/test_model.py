@@ -67,7 +67,7 @@ WAYS = {
     "history": ("done", "fails", "waits for its turn", "trickles in", "done, frozen", *SICK),
     "write": ("done", "fails", "done, raises", "done, killed", "lost", "late"),
     "intent": ("done", "fails", "done, raises", "done, killed", "lost", "late", "done, frozen"),
-    "get": ("done", "fails"),
+    "get": ("done", "fails", "finds nothing"),
     "delete": ("done", "fails", "done, raises", "done, killed", "lost", "late"),
     "takeover": ("done",),
     "idle": ("done", "deferred"),

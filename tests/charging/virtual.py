@@ -195,11 +195,13 @@ class Variables:
     """What the tries of a task write, and anybody may: one text for each try.
 
     :ivar late: writes that have not come through yet.
+    :ivar hidden_left: how many reads may still find nothing where there is something.
     """
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
         self.late: list[tuple[int, str | None]] = []
+        self.hidden_left = 1
 
     def land(self, number: int, text: str | None) -> None:
         if text is None:
@@ -215,8 +217,12 @@ class SharedVariables:
         self._variables, self._process, self._time = variables, process, time
 
     def get(self, number: int) -> str | None:
-        if self._process.meet(Stop("get")) == "fails":
+        how = self._process.meet(Stop("get"))
+        if how == "fails":
             raise OSError("the variable cannot be read")
+        if how == "finds nothing" and self._variables.hidden_left > 0:
+            self._variables.hidden_left -= 1
+            return None
         return self._variables.texts.get(number)
 
     def set(self, number: int, text: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
@@ -107,7 +108,6 @@ def test_account_id_of_the_task_that_came_out_empty_is_not_replaced_by_another_a
             for name in ("Email", "token", "timeout", "base_url", "extra__cfbilling__email")
         ],
         ({"extra": {"b": 1, "a": 2}}, "extra holds 'b', 'a'"),
-        *[({"extra": extra}, "extra is not a JSON object") for extra in ("[1]", '"email"')],
         *[({"extra": {"email": email}}, "email must be the address") for email in ("me", 7, ["@"], True)],
         *[
             ({"extra": {name: value}}, f"{name} must be a number of seconds")
@@ -134,6 +134,15 @@ def test_connection_that_cannot_work_is_refused_by_the_name_of_its_field(
 
     assert str(caught.value).startswith("Connection 'mine' cannot be used (login is the account id")
     assert "hush" not in f"{caught.value}{caught.value!r}"
+
+
+@pytest.mark.parametrize("extra", ["[1]", '"email"', "{", "email"])
+def test_extra_that_is_no_json_object_is_refused(extra: str):
+    """As it can be stored; from the environment Airflow 3.0 and 3.1 read no such connection at all."""
+    connection: Any = Connection(conn_id="mine", **GOOD)
+    connection.extra = extra
+    with pytest.raises(CfBillingInvalidRequestError, match="extra is not a JSON object"):
+        settings_from_connection(connection)
 
 
 @pytest.mark.parametrize(
