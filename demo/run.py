@@ -65,7 +65,7 @@ def demonstrate(home: Path) -> None:
     airflow = Airflow(home)
     print("Top up Cloudflare AI Gateway credits with Airflow. This is a demonstration: no card is charged.\n")
     with open_sandbox(home) as sandbox:
-        print(f"1. A sandbox answers in place of Cloudflare, at {sandbox.url} (this machine only).")
+        print(f"1. A sandbox stands in for Cloudflare, at {sandbox.url} (this machine only).")
         airflow.prepare()
         before = sandbox.balance_cents()
         print(f"3. The account's balance is {dollars(before)}.")
@@ -225,7 +225,8 @@ class Excerpt:
 def show_result(run: DagRun, charges: Sequence[Any], before: float, after: float) -> None:
     print(f"   Dag run   {run.state}")
     for charge in charges:
-        print(f"   Charge    {dollars(charge.amount_cents)}, {charge.status}")
+        paid = dollars(charge.amount_due_cents)
+        print(f"   Charge    {dollars(charge.amount_cents)}, {charge.status}; {paid} with Cloudflare's fee")
         print(f"   Invoice   {charge.invoice_id}")
     if run.result:
         print(f"   Card      {run.result['brand']} ending in {run.result['last4']}")

@@ -1,13 +1,13 @@
 """
 ### Stand in for a broken automatic top-up
 
-The sensor waits, for weeks if need be and without a worker between its looks, until an automatic top-up
+The sensor waits, for weeks if need be and without a worker between its polls, until an automatic top-up
 fails or Cloudflare switches it off. Then a top-up by hand keeps the account going, if less than $10.00 is
 left, and the next run goes on watching. Failures from more than a day before a run do not count, so that a
-card nobody has replaced yet is not reported for ever.
+card that is not replaced yet is not reported for ever.
 
 `notify` only writes to the log and to XCom: put a Slack or e-mail operator there, or a notifier in
-`on_success_callback`. Where other Dags top up the same account, give the top-ups one `pool` with a single
+`on_success_callback`. If other Dags top up the same account, give the top-ups one `pool` with a single
 slot.
 """
 
@@ -49,11 +49,11 @@ with DAG(
 
     top_up_by_hand = CfBillingCreateTopupOperator(
         task_id="top_up_by_hand",
-        amount_cents=2500,  # $25.00
+        amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
     )
 
-    # Also where the top-up was skipped: the broken automatic one needs a person all the same.
+    # Also if the top-up was skipped: the broken automatic one needs a person all the same.
     @task(trigger_rule="none_failed")
     def notify(message: str) -> str:
         logging.getLogger(__name__).warning(message)

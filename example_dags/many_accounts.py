@@ -1,10 +1,11 @@
 """
 ### Top up many accounts
 
-One mapped task per account, each with an amount of its own. One account's declined card does not stop the
-others, and the run shows which account it was. The list is the parameter `topups`; its default fits a sandbox
-with two accounts (`python -m airflow_provider_cfbilling.sandbox --accounts 2`). The connection's API token
-needs the permission on all of them; the account ids replace the connection's own.
+One mapped task per account, each with an amount of its own, to which Cloudflare adds its 5 % fee. One
+account's declined card does not stop the others, and the run shows which account it was. The list is the
+parameter `topups`; its default fits a sandbox with two accounts
+(`python -m airflow_provider_cfbilling.sandbox --accounts 2`). The connection's API token needs the permission
+on all of them; the account ids replace the connection's own.
 
 The accounts differ, so their tasks may run side by side. An account that is listed twice, or topped up by
 another Dag, needs a `pool` with a single slot.

@@ -1,8 +1,8 @@
 """
 ### Act the moment the automatic top-up breaks
 
-Airflow 3.0 and later. The triggerer looks every minute, and starts one Dag run for each new failure of the
-automatic top-up, and when Cloudflare switches it off. No worker waits. The run tells somebody, and tops up by
+Airflow 3.0 and later. The triggerer polls every minute, and starts one Dag run for each new failure of the
+automatic top-up, and when Cloudflare switches it off. No worker waits. The run notifies you, and tops up by
 hand if less than $10.00 is left. `notify` only writes to the log and to XCom: put a Slack or e-mail operator
 there.
 """
@@ -49,7 +49,7 @@ with DAG(
 
     top_up_by_hand = CfBillingCreateTopupOperator(
         task_id="top_up_by_hand",
-        amount_cents=2500,  # $25.00
+        amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
         deferrable=True,
     )

@@ -1,7 +1,7 @@
 """
 ### Top up the moment the balance falls below a line
 
-Airflow 3.0 and later. The triggerer looks at the balance every minute, and starts one Dag run each time that
+Airflow 3.0 and later. The triggerer polls the balance every minute, and starts one Dag run each time that
 it falls below $10.00. No worker waits. However many Dags and sensors watch the account, Cloudflare sees one
 request a minute. The budget stops what no balance guard can: a product that burns money.
 """
@@ -35,9 +35,9 @@ with DAG(
 ) as dag:
     CfBillingCreateTopupOperator(
         task_id="top_up",
-        amount_cents=2500,  # $25.00
+        amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
-        budget_cents=20_000,  # $200.00
+        budget_cents=21_000,  # $210.00: eight such top-ups without tax
         budget_period="month",
         deferrable=True,
     )

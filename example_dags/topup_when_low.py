@@ -1,12 +1,13 @@
 """
 ### Top up when the balance is low
 
-Each morning, charge $50.00 if less than $10.00 is left. On the other days the task is skipped, so that the
-grid shows on which days the card was charged. The task fails without charging where all charges of the
-calendar month (UTC), automatic top-ups and this one included, would exceed $100.00.
+Each morning, buy credits of $50.00 if less than $10.00 is left: $52.50 with Cloudflare's 5 % fee, plus tax.
+On the other days the task is skipped, so that the grid shows on which days the card was charged. The task
+fails without charging if all charges of the calendar month (UTC), automatic top-ups and this one with its fee
+included, would exceed $105.00: two such top-ups without tax.
 
-Two tasks that look at the same moment both see a low balance: where other Dags top up the same account, give
-all these tasks one `pool` with a single slot.
+Two tasks that check at the same time both see a low balance: if other Dags top up the same account, give all
+these tasks one `pool` with a single slot.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,8 +28,8 @@ with DAG(
 ) as dag:
     CfBillingCreateTopupOperator(
         task_id="top_up",
-        amount_cents=5000,  # $50.00
+        amount_cents=5000,  # $50.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
-        budget_cents=10_000,  # $100.00
+        budget_cents=10_500,  # $105.00
         budget_period="month",
     )

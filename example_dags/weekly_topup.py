@@ -1,11 +1,11 @@
 """
 ### Top up $25.00 each Monday
 
-One task charges the account's default card at 06:00 UTC and waits until the credits are there. Its result
-holds the invoice's id and the card, never a secret. The task charges at most once in a Dag run, also when
-Airflow runs it again; to charge again, start another Dag run.
+One task charges the account's default card at 06:00 UTC, $26.25 with Cloudflare's 5 % fee, plus tax, and
+waits until the credits are there. Its result holds the invoice's id and the card, never a secret. The task
+charges at most once in a Dag run, also if Airflow runs it again; to charge again, start another Dag run.
 
-Where other Dags top up the same account, give all these tasks one `pool` with a single slot.
+If other Dags top up the same account, give all these tasks one `pool` with a single slot.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -24,4 +24,4 @@ with DAG(
     doc_md=__doc__,
     tags=["cloudflare", "billing"],
 ) as dag:
-    CfBillingCreateTopupOperator(task_id="top_up", amount_cents=2500)  # $25.00
+    CfBillingCreateTopupOperator(task_id="top_up", amount_cents=2500)  # $25.00, plus fee

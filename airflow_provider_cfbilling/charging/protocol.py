@@ -439,16 +439,16 @@ class TopupProtocol:
             return replace(progress, should_wait=True)
         if found.suspects:
             raise ManualReviewRequiredError(
-                f"A charge of {cents_and_dollars(intent.amount_cents)} was sent and its response was lost. "
-                f"{_invoices(found.suspects)} from that time, due with less: account credit or a coupon may "
-                "have lowered it, so whether the card was charged cannot be determined. It is not charged "
-                f"again; review {INVOICES}"
+                f"A charge of {cents_and_dollars(intent.amount_cents)} may have been sent; its response was "
+                f"lost. {_invoices(found.suspects)} from that time, due with less: account credit or a "
+                "coupon may have lowered it, so whether the card was charged cannot be determined. It is not "
+                f"charged again; review {INVOICES}"
             )
         if not found.complete:
             raise ManualReviewRequiredError(
-                f"A charge of {cents_and_dollars(intent.amount_cents)} was sent and its response was lost, "
-                "and the invoice history does not reach back to it, or holds an invoice without id or date: "
-                "whether the card was charged cannot be determined. It is not charged again; review "
+                f"A charge of {cents_and_dollars(intent.amount_cents)} may have been sent; its response was "
+                "lost, and the invoice history does not reach back to it, or holds an invoice without id or "
+                "date: whether the card was charged cannot be determined. It is not charged again; review "
                 f"{INVOICES}"
             )
         return self._proven_not_charged(progress)

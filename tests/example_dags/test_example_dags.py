@@ -87,22 +87,22 @@ def test_topup_when_low_is_skipped_at_10_dollars(sandbox: Sandbox, dag_folder: D
     assert amounts(sandbox) == []
 
 
-def test_topup_when_low_may_use_up_100_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    sandbox.add_invoice(5000, origin="auto")
+def test_topup_when_low_may_use_up_105_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.add_invoice(5250, origin="auto")
     low = run(dag_folder, "topup_when_low")
     assert (low.state, low.tasks) == ("success", {"top_up": "success"})
     assert amounts(sandbox) == [5000]
 
 
-def test_topup_when_low_fails_rather_than_exceed_100_dollars_a_month(
+def test_topup_when_low_fails_rather_than_exceed_105_dollars_a_month(
     sandbox: Sandbox, dag_folder: DagFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sandbox.add_invoice(5001, origin="auto")
+    sandbox.add_invoice(5251, origin="auto")
     low = run(dag_folder, "topup_when_low")
     assert (low.state, low.tasks) == ("failed", {"top_up": "failed"})
     assert sandbox.requests("createTopup") == []
     assert amounts(sandbox) == []
-    assert "The budget is 10000 cents ($100.00) a month" in "".join(capfd.readouterr())
+    assert "The budget is 10500 cents ($105.00) a month" in "".join(capfd.readouterr())
 
 
 def test_watchdog_tops_up_by_hand_and_notifies(sandbox: Sandbox, dag_folder: DagFolder) -> None:
