@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _KEY = "cfbilling_topup"
+_IDS = ("dag_id", "run_id", "task_id", "map_index")
+_log = logging.getLogger(__name__)
 
 
 def journal_of(context: Context) -> Journal:
@@ -30,13 +33,38 @@ def journal_of(context: Context) -> Journal:
 def after_success(context: Context, call: Callable[[], None]) -> None:
     """Call ``call`` in this process once Airflow has recorded that the task has succeeded.
 
+    Never for a try that Airflow has given up: the one that follows goes on from the record.
     ``on_success_callback`` will not do: Airflow 2.11 runs it before.
     """
     ti: Any = context["ti"]
     if ti.try_number < 1:  # `airflow tasks test` records nothing, and retries nothing
         call()
-    else:
+    elif not _is_given_up(ti):
         get_listener_manager().add_listener(_AfterSuccess(ti, call))
+
+
+def _is_given_up(ti: Any) -> bool:
+    """Tell whether a later try has been scheduled. From Airflow 3.0 on its success would be refused."""
+    if hasattr(ti, "get_ti_count"):
+        return False
+    from airflow.utils.session import create_session
+
+    with create_session() as session:  # the column: the session may know this task by an older state
+        query = session.query(type(ti).try_number).filter_by(**dict(zip(_IDS, _ids(ti), strict=True)))
+        return bool(query.scalar() != ti.try_number)
+
+
+def _is_recorded(ti: Any) -> bool:
+    """Tell whether Airflow has recorded the success. Below 3.0 the task has just done so itself."""
+    if not hasattr(ti, "get_ti_count"):
+        return True
+    of_this = {
+        "dag_id": ti.dag_id,
+        "run_ids": [ti.run_id],
+        "task_ids": [ti.task_id],
+        "map_index": ti.map_index,
+    }
+    return bool(ti.get_ti_count(**of_this, states=["success"]) == 1)
 
 
 class _AfterSuccess:
@@ -46,13 +74,18 @@ class _AfterSuccess:
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        if self._call and _ids(task_instance) == self._ids:
-            call, self._call = self._call, None
-            call()
+        if not self._call or _ids(task_instance) != self._ids:
+            return
+        call, self._call = self._call, None
+        try:
+            if _is_recorded(task_instance):
+                call()
+        except Exception as error:  # it must not harm a task that has succeeded
+            _log.warning("The record of this top-up stays: %s: %s", type(error).__name__, error)
 
 
 def _ids(ti: Any) -> list[Any]:
-    return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+    return [getattr(ti, name) for name in _IDS]
 
 
 class TaskStateJournal:

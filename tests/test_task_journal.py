@@ -29,7 +29,13 @@ def variables() -> dict[str, tuple[str, str | None]]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_kept(dag_folder: DagFolder) -> Iterator[None]:
+    """Other tests of this process leave the records of top-ups that failed."""
+    _forget_all()
     yield
+    _forget_all()
+
+
+def _forget_all() -> None:
     with create_session() as session:
         session.query(Variable).filter(Variable.key.like("cfbilling_topup_%")).delete(False)
 
