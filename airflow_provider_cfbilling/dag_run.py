@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def was_cleared(context: Context) -> bool:
-    """Tell whether a user may have cleared this task after one of its tries.
+def cleared_after(context: Context) -> int | None:
+    """Return the number of the last try before a user has cleared this task; None if nobody has.
 
     A clear gives a task its retries anew, on top of the tries it has had.
     """
     ti: Any = context["ti"]
-    return bool(ti.try_number > 1 and ti.max_tries > context["task"].retries)
+    had = int(ti.max_tries - context["task"].retries)
+    return had if ti.try_number > 1 and had > 0 else None
 
 
 def charge_by(context: Context, max_run_age: float | None) -> float | None:

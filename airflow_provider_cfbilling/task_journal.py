@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import get_listener_manager, hookimpl
 
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.unfenced_journal import UnfencedJournal
+from airflow_provider_cfbilling.dag_run import cleared_after
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -25,7 +26,12 @@ def journal_of(context: Context) -> Journal:
     """Return the task's journal: Airflow's task state store from 3.3 on, else Airflow Variables."""
     ti: Any = context["ti"]
     try_number, started = ti.try_number, ti.start_date
-    variables = UnfencedJournal(Variables.of(context), try_number, started.timestamp() if started else None)
+    variables = UnfencedJournal(
+        Variables.of(context),
+        try_number,
+        try_started_at=started.timestamp() if started else None,
+        cleared_after=cleared_after(context),
+    )
     store = context.get("task_state_store")
     return variables if store is None else TaskStateJournal(store, variables, is_first_try=try_number <= 1)
 

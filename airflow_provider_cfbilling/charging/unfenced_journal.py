@@ -52,6 +52,7 @@ class UnfencedJournal:
     """The records of all tries, as one of them sees and writes them.
 
     :param try_number: of this try. Later ones have larger numbers, without large gaps.
+    :param cleared_after: the last try before a user has cleared the task, if one has.
     :param try_started_at: when Airflow started this try, in Unix seconds; None: that is not known.
     """
 
@@ -62,23 +63,30 @@ class UnfencedJournal:
         store: Store,
         try_number: int,
         try_started_at: float | None = None,
+        cleared_after: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._number = try_number
         self._started_at = try_started_at
+        self._cleared_after = cleared_after
         self._sleep = sleep
 
     def begin(self, started: Record, takeover_seconds: float) -> Record:
         own = self._read(self._number) or self._read(self._number)
         if own is None:
+            self._check_soon_enough()
             self.write(started)
             self._check_soon_enough()
         if own or self._number > 1:
             self._sleep(takeover_seconds)
-        latest = self.latest()
-        if latest is None or self._store.get(self._number) is None:
+        latest = self.latest() or started
+        if self._store.get(self._number) is None:
             raise OSError("the record of this try cannot be read")
+        if latest not in (own, started):
+            self.write(
+                latest
+            )  # its own is the last that a try removes, so it must not say less than the others
         return latest
 
     def _check_soon_enough(self) -> None:
@@ -90,15 +98,18 @@ class UnfencedJournal:
             )
 
     def latest(self) -> Record | None:
-        """Return the newest record that has got beyond ``started``, else one that says where tries began."""
+        """Return the newest record that has got beyond ``started``.
+
+        Else what shows that none was discarded: that of the last try before a clear. None: nothing does.
+        """
         found = None
         for _ in range(_READS):
-            for number in range(self._number, -1, -1):
+            for number in (self._number, *range(self._number - 1, 0, -1)):
                 record = self._read(number)
                 if record and record.state != "started":
                     return record
-                # The oldest says most: that of a try from before a clear shows that nothing was discarded.
-                found = record or found
+                if record and number == self._cleared_after and not record.cleared:
+                    found = record
         return found
 
     def check_not_superseded(self) -> None:

@@ -123,9 +123,9 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
-        from airflow_provider_cfbilling.dag_run import was_cleared
+        from airflow_provider_cfbilling.dag_run import cleared_after
 
-        return self._execute(context, cleared=was_cleared(context))
+        return self._execute(context, cleared=cleared_after(context) is not None)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume where the task left off when it was deferred."""

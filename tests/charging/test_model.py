@@ -132,6 +132,7 @@ class TopupTask(RuleBasedStateMachine):
         self.store = Store()
         self.variables = Variables()
         self.cleared = False
+        self.cleared_after: int | None = None
         self.has_looked = False
         self.clocks = clocks
         self.sick_left = 1 if clocks == "sick" else 0
@@ -211,6 +212,7 @@ class TopupTask(RuleBasedStateMachine):
                 variables,
                 process.number,
                 process.began_at + process.skew,
+                self.cleared_after if process.number > 1 else None,
                 sleep=lambda seconds: process.meet(Stop("takeover", seconds)),
             )
         log = logging.Logger("task", logging.INFO)
@@ -315,6 +317,7 @@ class TopupTask(RuleBasedStateMachine):
                 self.time.passed += MAX_START_SECONDS + 1
         if clears or self.current.has_succeeded:
             self.cleared = True
+            self.cleared_after = self.current.number
             if self.journal == "discarded by a clear":
                 self.store.text = None
         self.current = self._new_try(skew)

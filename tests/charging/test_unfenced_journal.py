@@ -98,16 +98,39 @@ def test_try_that_runs_again_goes_on_from_its_own_record(texts: Texts):
     assert slept == [6]
 
 
-@pytest.mark.parametrize("cleared", [False, True])
-def test_earlier_tries_that_only_started_have_sent_nothing(texts: Texts, cleared: bool):
+CLEARED = Record("started", cleared=True)
+
+
+def test_earlier_tries_that_only_started_have_sent_nothing(texts: Texts):
     journal(texts, 1).begin(STARTED, 6)
-    assert not journal(texts, 2).begin(Record("started", cleared=cleared), 6).cleared
+    assert journal(texts, 2).begin(STARTED, 6) == STARTED
+    for number in (3, 4):  # cleared after the second one
+        assert journal(texts, number, cleared_after=2).begin(CLEARED, 6) == STARTED
+        assert texts.states()[number] == "started"
+    assert journal(texts, 5, cleared_after=4).begin(CLEARED, 6) == STARTED  # and again
 
 
 def test_records_that_a_clear_has_discarded_stay_discarded_for_the_tries_after_it(texts: Texts):
-    cleared = Record("started", cleared=True)
-    assert journal(texts, 2).begin(cleared, 6).cleared
-    assert journal(texts, 3).begin(cleared, 6).cleared
+    assert journal(texts, 2, cleared_after=1).begin(CLEARED, 6).cleared
+    assert journal(texts, 3, cleared_after=1).begin(CLEARED, 6).cleared
+    assert journal(texts, 4, cleared_after=3).begin(CLEARED, 6).cleared
+
+
+def test_record_of_an_orphan_does_not_hide_that_a_later_one_was_removed(texts: Texts):
+    """The second try has completed, and then the first one was woken and has written its start."""
+    journal(texts, 1).begin(STARTED, 6)
+    assert journal(texts, 3, cleared_after=2).begin(CLEARED, 6).cleared
+
+
+def test_record_that_a_try_goes_on_from_becomes_its_own(texts: Texts):
+    """A removal that ends halfway leaves it."""
+    journal(texts, 1).write(SENT)
+    this = journal(texts, 2)
+    this.begin(STARTED, 6)
+    texts.keeps = {2}
+    with pytest.raises(OSError, match="cannot be removed"):
+        this.forget()
+    assert journal(texts, 3).begin(STARTED, 6) == SENT
 
 
 def test_start_that_is_not_kept_ends_the_try(texts: Texts):
