@@ -84,9 +84,8 @@ class UnfencedJournal:
         if self._store.get(self._number) is None:
             raise OSError("the record of this try cannot be read")
         if latest not in (own, started):
-            self.write(
-                latest
-            )  # its own is the last that a try removes, so it must not say less than the others
+            # Its own is the last that a try removes, so it must not say less than the others.
+            self.write(latest)
         return latest
 
     def _check_soon_enough(self) -> None:

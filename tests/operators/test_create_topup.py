@@ -3,8 +3,6 @@
 from datetime import UTC, datetime
 
 import pytest
-from airflow import __version__ as airflow_version
-from packaging.version import Version
 
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 from airflow_provider_cfbilling.sandbox import Sandbox
@@ -12,8 +10,6 @@ from airflow_provider_cfbilling.sandbox.records import READ_TOKEN
 from tests.airflow_runs import DagFolder, Run
 
 ANOTHER_ACCOUNT = "f" * 32
-# Where a task may write down what it did: in Airflow 3.3 and later.
-HAS_JOURNAL = Version(airflow_version) >= Version("3.3")
 
 
 def top_up(dag_folder: DagFolder, **arguments: object) -> Run:
@@ -255,7 +251,7 @@ def test_wait_that_times_out_goes_on_in_the_retry(sandbox: Sandbox, dag_folder: 
     assert run.state == "success"
     assert f"Top-up {charge.invoice_id} is pending after 1 s. The card may need 3-D Secure" in run.ends
     assert run.result()["payment_intent_id"] == charge.invoice_id
-    assert run.result()["outcome"] == ("resumed" if HAS_JOURNAL else "adopted")
+    assert run.result()["outcome"] == "resumed"
 
 
 def test_wait_outlives_a_cloudflare_that_is_away_for_a_while(sandbox: Sandbox, dag_folder: DagFolder) -> None:
