@@ -119,9 +119,6 @@ class TaskStateJournal:
         self.write(older or started)
         return older or started
 
-    def check_not_superseded(self) -> None:
-        """Nothing to do: the write of the intent would be refused."""
-
     def write(self, record: Record) -> None:
         from airflow.sdk.execution_time.context import NEVER_EXPIRE
 

@@ -42,9 +42,6 @@ class Kept:
     def begin(self, started: Record, takeover_seconds: float) -> Record:
         return started
 
-    def check_not_superseded(self) -> None:
-        pass
-
     def forget(self) -> None:
         pass
 

@@ -137,14 +137,11 @@ class Journal(Protocol):
         :param takeover_seconds: after so long no earlier try can send any more what it has not recorded.
         """
 
-    def check_not_superseded(self) -> None:
-        """Make sure that no later try has begun, if its writes would not be refused.
-
-        :raises SupersededError: a later try has begun: this one must not send anything.
-        """
-
     def write(self, record: Record) -> None:
-        """Keep ``record``. When this returns, it is durable."""
+        """Keep ``record``. When this returns, it is durable, and no later try had begun before.
+
+        :raises SupersededError: a later try has begun: this one must not send anything. Or another exception.
+        """
 
     def forget(self) -> None:
         """Remove what is kept, now that the task has succeeded or that nothing was sent."""

@@ -310,7 +310,6 @@ class TopupProtocol:
             else:
                 found = snapshot_invoices(client)
             send_by = SendBy.within(SEND_WITHIN_SECONDS)
-            self._check_not_superseded()
             progress = self._write_intent(client, progress, order, found, time.monotonic() - started)
             record = progress.record
             try:
@@ -323,17 +322,6 @@ class TopupProtocol:
             f"Not sent: the charge was not ready within {SEND_WITHIN_SECONDS:g} s of being recorded. Nothing "
             "was charged; Airflow may retry"
         )
-
-    def _check_not_superseded(self) -> None:
-        try:
-            self._journal.check_not_superseded()
-        except SupersededError:
-            raise
-        except Exception as error:
-            raise RecordError(
-                f"Whether a later try has begun could not be read: {_described(error)}. The charge was not "
-                "sent"
-            ) from error
 
     def _search_again(self, client: CfBillingClient, record: Record) -> ReconcileResult:
         """Search for a charge that was given up for lost and may have appeared late."""
@@ -377,6 +365,8 @@ class TopupProtocol:
     def _write(self, record: Record, consequence: str) -> None:
         try:
             self._journal.write(record)
+        except SupersededError:
+            raise
         except Exception as error:
             raise RecordError(
                 f"The record of this top-up could not be written: {_described(error)}. {consequence}"

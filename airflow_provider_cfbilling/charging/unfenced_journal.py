@@ -5,7 +5,7 @@ An orphan of an earlier try may still be running. It cannot be stopped, so it mu
 - A try writes its own ``started`` first. If it is not the first one, it then waits for as long as a send may
   take, and only then reads the earlier tries' records.
 - Before it sends, a try starts its send deadline, makes sure that no later try has started, writes its
-  intent, and sends before the deadline ends.
+  intent, and sends before the deadline ends. It makes sure before every other write too.
 
 If the orphan saw no later try, its deadline began before that try's ``started`` was there. So it has sent
 before the later try reads, and its intent, written before that, is read. If it did see one, it stops.
@@ -22,11 +22,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from airflow_provider_cfbilling.api.wire import SendBy
 from airflow_provider_cfbilling.charging.errors import SupersededError
 from airflow_provider_cfbilling.charging.journal import Record
 
 # A try that dies before it writes anything leaves a gap in the numbers, and Airflow's restart may skip one.
 MAX_GAP = 2
+# A later try cannot begin and end in less: it waits for longer than that.
+WRITE_WITHIN_SECONDS = 5.0
 # A read that fails may look like one that finds nothing. What is decisive is read twice, and between two
 # reads of what must be there: the try's own record.
 _READS = 2
@@ -70,13 +73,14 @@ class UnfencedJournal:
         self._number = try_number
         self._started_at = try_started_at
         self._cleared_after = cleared_after
+        self._is_late = False
         self._sleep = sleep
 
     def begin(self, started: Record, takeover_seconds: float) -> Record:
         own = self._read(self._number) or self._read(self._number)
         if own is None:
             self._check_soon_enough()
-            self.write(started)
+            self._set(started)
             self._check_soon_enough()
         if own or self._number > 1:
             self._sleep(takeover_seconds)
@@ -111,7 +115,13 @@ class UnfencedJournal:
                     found = record
         return found
 
-    def check_not_superseded(self) -> None:
+    def _check_not_superseded(self) -> None:
+        """Make sure that no later try has begun.
+
+        :raises SupersededError: one has, or may have: this one must not send anything.
+        """
+        if self._is_late:
+            raise SupersededError("This try was held up, and another one may have taken over")
         self._check_own()
         for _ in range(_READS):
             for number in range(self._number + 1, self._number + 1 + MAX_GAP):
@@ -127,6 +137,18 @@ class UnfencedJournal:
             )
 
     def write(self, record: Record) -> None:
+        """Keep ``record``, unless a later try has begun.
+
+        What is written after the later one has removed the record would stand there as if none had begun.
+        """
+        deadline = SendBy.within(WRITE_WITHIN_SECONDS)
+        self._check_not_superseded()
+        self._set(record)
+        if deadline.is_past():
+            self._is_late = True
+            self._check_not_superseded()
+
+    def _set(self, record: Record) -> None:
         text = json.dumps(record.to_json())
         self._store.set(self._number, text)
         if self._store.get(self._number) != text:

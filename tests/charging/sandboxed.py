@@ -52,9 +52,6 @@ class KeptJournal:
             self.write(started)
         return self.record
 
-    def check_not_superseded(self) -> None:
-        pass
-
     def forget(self) -> None:
         self._text = None
 

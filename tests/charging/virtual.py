@@ -169,9 +169,6 @@ class SharedJournal:
         self.write(started)
         return started
 
-    def check_not_superseded(self) -> None:
-        pass
-
     def forget(self) -> None:
         pass
 
