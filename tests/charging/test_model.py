@@ -187,8 +187,9 @@ class TopupTask(RuleBasedStateMachine):
                 progress = self._deferred(process, json.dumps(progress.to_json()))
                 protocol = self._protocol(process)
         process.meet(Stop("succeeded"))
-        process.has_succeeded = True
-        protocol.forget()
+        if process.number == self.store.current:  # else Airflow does not take it
+            process.has_succeeded = True
+            protocol.forget()
         return protocol.result(progress)
 
     def _deferred(self, process: Process, kept: str) -> Progress:

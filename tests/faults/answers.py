@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.faults.rows import (
     ANY_5XX,
@@ -19,6 +19,9 @@ from tests.faults.rows import (
     post,
 )
 
+if TYPE_CHECKING:
+    from tests.faults.trial import Trial
+
 
 def lost_answers() -> list[Row]:
     # One try is enough: these are found out without Airflow's help.
@@ -32,15 +35,43 @@ def lost_answers() -> list[Row]:
             rows.append(Row(f"POST {name} in mid-answer", (post(plan, when="middle"),), in_one_try=True))
     late_524 = post({"kind": "status", "status": 524, "html": True}, **LATE)
     lag = {"history_lag_seconds": between(0.2, 0.9)}
+    for status in (408, 409, 423, 425, 499):
+        plan = {"kind": "status", "status": status}
+        rows.append(Row(f"POST answered by {status} in JSON, not charged", (post(plan),), in_one_try=True))
+        charged = post(plan, when="after")
+        rows.append(Row(f"POST answered by {status} in JSON, charged", (charged,), in_one_try=True))
     return [
         *rows,
         Row("POST answered slowly", (post({"kind": "slow", "when": "after", "seconds": 0.001}),)),
         Row("POST answered by 524, charged and listed late", (late_524,), account=lag),
         Row("POST lost, listed late", (any_lost_and_charged,), account=lag),
-        Row("POST lost, with tax", (any_lost_and_charged,), account={"tax_percent": one_of(7, 21, 27)}),
+        Row(
+            "POST lost, with fee and tax", (any_lost_and_charged,), account={"tax_percent": one_of(7, 21, 27)}
+        ),
+        Row("POST lost, no fee", (any_lost_and_charged,), account={"fee_percent": 0.0}),
         Row("POST lost, sparse answers", (any_lost_and_charged,), account={"sparse": True}),
         Row("POST lost twice, not charged", (post({"kind": "drop", "times": 2}),)),
         Row("POST lost, not charged, then lost and charged", (LOST_AND_NOT_CHARGED, LOST_AND_CHARGED)),
+        *_clocks_that_are_off(),
+        Row(
+            "POST lost, history pages refused",
+            (one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),),
+            account={"page_parameter": "refused", "per_page": 2},
+            before=_three_others,
+        ),
+        Row("status not known yet", account={"status_lag_seconds": between(0.5, 2)}, in_one_try=True),
+        Row(
+            "POST lost, status not known yet",
+            (any_lost_and_charged,),
+            account={"status_lag_seconds": between(0.5, 2)},
+        ),
+        Row("limits are gone", (_gone("getTopupEligibility"), _gone("getTopupLimits")), in_one_try=True),
+        Row("balance is gone", (_gone("getCreditBalance"),), in_one_try=True),
+        *(
+            Row(f"{what}no trigger can wait: {why}", faults, trigger=why, deferrable=True)
+            for why in ("broken", "missing", "fails")
+            for what, faults in (("", ()), ("POST lost, ", (any_lost_and_charged,)))
+        ),
         Row("POST lost, clocks apart", (any_lost_and_charged,), clock_offset=one_of(-60, -5, 5, 60)),
         Row("POST not made, clocks apart", (LOST_AND_NOT_CHARGED,), clock_offset=one_of(-60, -5, 5, 60)),
         Row("POST refused by 429 with retry-after", (too_many("createTopup", times=2),)),
@@ -65,7 +96,7 @@ def lost_answers() -> list[Row]:
         Row("killed after the charge, balance guard", **_guarded(), strikes=({"point": "told"},)),
         Row(
             "killed after the charge, budget",
-            operator={"budget_cents": 2500, "budget_period": "month"},
+            operator={"budget_cents": 2700, "budget_period": "month"},
             strikes=({"point": "told", "delay": between(0, 0.2)},),
         ),
     ]
@@ -79,6 +110,32 @@ def too_many(operation: str, **more: Any) -> Plan:
         "headers": {"retry-after": "1"},
         **more,
     }
+
+
+def _gone(operation: str) -> Plan:
+    return {"operation": operation, "kind": "status", "status": 404, "times": None}
+
+
+def _three_others(trial: Trial) -> None:
+    for _ in range(3):
+        trial.past_invoice(amount_cents=9900)
+
+
+def _clocks_that_are_off() -> list[Row]:
+    """One response of the history whose date is wrong."""
+    rows = []
+    lost = {"charged": LOST_AND_CHARGED, "not charged": LOST_AND_NOT_CHARGED}
+    for (what, plan), (where, skip) in product(lost.items(), {"the intent": 0, "the first poll": 1}.items()):
+        clock = {"operation": "getInvoiceHistory", "kind": "clock", "skip": skip}
+        for way, seconds in {"ahead": 3600.0, "behind": -3600.0}.items():
+            rows.append(
+                Row(
+                    f"POST lost, {what}, clock {way} at {where}",
+                    (plan, {**clock, "seconds": seconds}),
+                    account={"history_lag_seconds": between(0.2, 3)},
+                )
+            )
+    return rows
 
 
 def _guarded() -> dict[str, Any]:
@@ -101,9 +158,14 @@ def failing_reads() -> list[Row]:
         "is 429": {"kind": "status", "status": 429, "times": 4},
         "is redirected": {"kind": "redirect"},
     }
-    operations = ["getTopupLimits", "getCreditBalance", "getInvoiceHistory", "checkTopupStatus"]
+    advice = ("getTopupEligibility", "getCreditBalance")
+    operations = [*advice, "getInvoiceHistory", "checkTopupStatus"]
     rows = [
-        Row(f"{operation} {name}", ({"operation": operation, **plan},))
+        Row(
+            f"{operation} {name}",
+            ({"operation": operation, **plan},),
+            in_one_try=operation in advice and "429" not in name,  # a pause is one for all requests
+        )
         for operation, (name, plan) in product(operations, kinds.items())
     ]
     for name, plan in kinds.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.faults.answers import too_many
 from tests.faults.rows import (
@@ -16,9 +16,20 @@ from tests.faults.rows import (
     one_of,
     post,
 )
+from tests.faults.scheduler import Steps
+
+if TYPE_CHECKING:
+    from tests.faults.trial import Trial
 
 STATES = ("started", "intent", "accepted", "completed")
 UNDER_WAY = {"point": "POST topup body", "delay": between(0.05, 0.5)}
+
+
+def cleared(trial: Trial) -> Steps:
+    """Run a task, and once more as after a user's clear."""
+    task = trial.task()
+    yield from task.run()
+    yield from task.clear()
 
 
 def kills() -> list[Row]:
@@ -28,10 +39,11 @@ def kills() -> list[Row]:
     hang = {"kind": "hang"}
     rows = [
         killed("at the start", {"point": "start"}),
-        killed("reading the journal", {"point": "read"}, store=True),
+        killed("reading the journal", {"point": "read"}),
         killed("before the first request", {"point": "connected"}),
         killed(
-            "checking", {"point": one_of("GET topup/limits", "GET credit-balance", "GET invoice-history")}
+            "checking",
+            {"point": one_of("GET topup/eligibility", "GET credit-balance", "GET invoice-history")},
         ),
         killed("as it connects for the POST", {"point": "connected", "nth": 2}),
         killed("before the POST's first byte", {"point": "POST topup"}),
@@ -94,9 +106,9 @@ def kills() -> list[Row]:
         ),
     ]
     for state in STATES:
-        rows.append(killed(f"before the journal's {state}", {"point": f"write:{state}"}, store=True))
-        rows.append(killed(f"after the journal's {state}", {"point": f"written:{state}"}, store=True))
-    not_charged = {"faults": (LOST_AND_NOT_CHARGED,), "store": True}
+        rows.append(killed(f"before the journal's {state}", {"point": f"write:{state}"}))
+        rows.append(killed(f"after the journal's {state}", {"point": f"written:{state}"}))
+    not_charged = {"faults": (LOST_AND_NOT_CHARGED,)}
     rows.append(killed("before the journal's not_charged", {"point": "write:not_charged"}, **not_charged))
     rows.append(killed("after the journal's not_charged", {"point": "written:not_charged"}, **not_charged))
     return rows
@@ -111,7 +123,6 @@ def orphans() -> list[Row]:
         def frozen(where: str, *strikes: Plan, on: Plan = on, when: str = when, **more: Any) -> Row:
             return Row(f"frozen {where}, {when}", strikes=tuple({**each, **on} for each in strikes), **more)
 
-        # Without a store no refused write tells a process that another one has taken over.
         for where, point in {
             "at the start": "start",
             "reading the journal": "read",
@@ -119,31 +130,39 @@ def orphans() -> list[Row]:
             "after the journal's started": "written:started",
             "before the journal's intent": "write:intent",
         }.items():
-            rows.append(frozen(where, {"point": point}, store=True))
+            rows.append(frozen(where, {"point": point}))
         rows += [
-            frozen("between intent and POST", {"point": "written:intent"}, store=True),
-            frozen("checking", {"point": one_of("GET topup/limits", "GET credit-balance")}),
+            frozen("between intent and POST", {"point": "written:intent"}),
+            frozen("checking", {"point": one_of("GET topup/eligibility", "GET credit-balance")}),
             frozen("as it looks at the history", {"point": "GET invoice-history"}),
             frozen("as it connects for the POST", {"point": "connected", "nth": 2}),
             frozen("with the answer on its way", {"point": "POST topup body", "delay": between(0.02, 0.06)}),
             frozen("in the POST, charged", UNDER_WAY, faults=(post({"kind": "hang", "when": "after"}),)),
-            frozen("in the POST, not charged", UNDER_WAY, faults=(post({"kind": "hang"}),), store=True),
-            frozen("before the journal's submitted", {"point": "write:accepted"}, store=True),
+            frozen("in the POST, not charged", UNDER_WAY, faults=(post({"kind": "hang"}),)),
+            frozen("before the journal's accepted", {"point": "write:accepted"}),
             frozen(
                 "waiting for a lost charge",
                 {"point": "GET invoice-history", "since": "POST topup", "delay": between(0, 3)},
                 {"point": "resume"},
                 faults=(one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),),
-                store=True,
             ),
             frozen(
                 "charging anew",
                 {"point": "write:intent", "nth": 2},
                 {"point": "write:intent", "since": "resume"},
                 faults=(LOST_AND_NOT_CHARGED,),
-                store=True,
             ),
             frozen("waiting for the settlement", {"point": "POST topup/status"}, {"point": "resume"}),
+            frozen(
+                "waiting for the settlement of a lost charge",
+                {"point": "POST topup/status"},
+                faults=(any_lost_and_charged,),
+                deferrable=False,
+            ),
+            frozen("before the journal's completed", {"point": "write:completed"}),
+            frozen("after the journal's completed", {"point": "written:completed"}),
+            frozen("before its success is told", {"point": "succeeded"}),
+            frozen("forgetting", {"point": one_of("delete", "deleted")}, store=False),
         ]
     return rows
 
@@ -151,7 +170,7 @@ def orphans() -> list[Row]:
 def failing_journals() -> list[Row]:
     def broken(what: str, *points: str, on: tuple[int, ...] = (1,), **more: Any) -> Row:
         strikes = tuple({"point": point, "act": "raise", "tries": on} for point in points)
-        return Row(f"journal: {what}", strikes=(*strikes, *more.pop("deaths", ())), store=True, **more)
+        return Row(f"journal: {what}", strikes=(*strikes, *more.pop("deaths", ())), **more)
 
     told: tuple[Plan, ...] = ({"point": "told"},)
     waiting: tuple[Plan, ...] = ({"point": "POST topup/status"},)
@@ -165,7 +184,7 @@ def failing_journals() -> list[Row]:
         broken(
             "not_charged is not written after 429", "write:not_charged", faults=(too_many("createTopup"),)
         ),
-        broken("submitted is not written, and killed", "write:accepted", deaths=waiting),
+        broken("accepted is not written, and killed", "write:accepted", deaths=waiting),
         broken("adoption is not written, and killed", "write:accepted", faults=lost, deaths=told),
         # What was done once the intent is written needs no journal: one try is enough.
         broken("nothing is written after the intent", "write:accepted", "write:completed", in_one_try=True),
@@ -176,3 +195,55 @@ def failing_journals() -> list[Row]:
         rows.append(broken(f"{state} is not written", f"write:{state}", in_one_try=alone))
         rows.append(broken(f"{state} is written without an answer", f"written:{state}", in_one_try=alone))
     return rows
+
+
+def variables_rows() -> list[Row]:
+    """What only Variables do: they are written, or not, without a word; they are removed in the end."""
+    told: tuple[Plan, ...] = ({"point": "told"},)
+    sent: tuple[Plan, ...] = ({"point": "POST topup", "delay": 0.02},)
+    lost = (any_lost_and_charged,)
+
+    def row(what: str, *strikes: Plan, **more: Any) -> Row:
+        return Row(f"variables: {what}", strikes=strikes, store=False, **more)
+
+    rows = []
+    for act, does in {"lose": "lost", "late": "late"}.items():
+        for state in STATES:
+            strike = {"point": f"write:{state}", "act": act}
+            rows.append(row(f"{state} is {does}", strike))
+            rows.append(row(f"{state} is {does}, and killed", strike, *told, faults=lost))
+        rows.append(
+            row(
+                f"not_charged is {does}",
+                {"point": "write:not_charged", "act": act},
+                faults=(LOST_AND_NOT_CHARGED,),
+            )
+        )
+        rows.append(row(f"delete is {does}", {"point": "delete", "act": act}, story=cleared))
+    after = {"point": one_of("delete", "deleted")}
+    return [
+        *rows,
+        row("killed forgetting", after),
+        row("killed forgetting, after a retry", {**after, "tries": (2,), "nth": one_of(1, 2)}, *told),
+        row("killed forgetting, then cleared", {"point": one_of("delete", "deleted")}, story=cleared),
+        row("killed before its success is told", {"point": "succeeded"}),
+        row(
+            "killed forgetting what is skipped",
+            {"point": one_of("delete", "deleted")},
+            ends="skipped",
+            charges=0,
+            operator={"only_if_balance_below_cents": 100},
+        ),
+        row(
+            "a read finds nothing, after a kill",
+            *sent,
+            {"point": "read", "act": "blind", "nth": one_of(1, 2, 3, 4), "tries": (2,)},
+        ),
+        row(
+            "a read finds nothing, and the answer was lost",
+            *told,
+            {"point": "read", "act": "blind", "nth": one_of(1, 2, 3, 4), "tries": (2,)},
+            faults=lost,
+        ),
+        row("a read finds nothing", {"point": "read", "act": "blind", "nth": one_of(*range(1, 9))}),
+    ]

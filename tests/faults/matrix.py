@@ -6,7 +6,7 @@ import re
 from itertools import product
 
 from tests.faults.answers import failing_reads, lost_answers
-from tests.faults.deaths import failing_journals, kills, orphans
+from tests.faults.deaths import failing_journals, kills, orphans, variables_rows
 from tests.faults.rows import Mode, Row
 from tests.faults.stories import asking_rows, longer_rows, rows_with_anything
 
@@ -21,6 +21,7 @@ def all_rows() -> list[Row]:
         *kills(),
         *orphans(),
         *failing_journals(),
+        *variables_rows(),
         *asking_rows(),
         *longer_rows(),
         *rows_with_anything(),

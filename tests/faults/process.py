@@ -1,4 +1,4 @@
-"""Forked processes, and the task state store that answers them."""
+"""Forked processes, and what answers them: the task state store, and Airflow's Variables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ class TaskStates:
     def __init__(self) -> None:
         self._task_of: dict[str, str] = {}  # by id of the current try
         self._values: dict[tuple[str, str], str] = {}
+        self._variables: dict[tuple[str, int], str | None] = {}
+        self._late: list[tuple[float, tuple[str, int], str | None]] = []
 
     def begin_try(self, task: str, ti_id: str) -> None:
         """Make this the try that may write; all earlier ones are superseded."""
@@ -42,15 +45,42 @@ class TaskStates:
 
     def discard(self, task: str) -> None:
         self._values = {key: value for key, value in self._values.items() if key[0] != task}
+        self._variables = {key: text for key, text in self._variables.items() if key[0] != task}
+
+    def was_recorded(self, task: str, number: int) -> bool:
+        """Tell whether that try has ever written its Variable."""
+        self._settle_late()
+        return (task, number) in self._variables
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Read, or write where there is a value."""
+        """Read, or write where there is a value. A Variable is anybody's to read and to write."""
+        if "variable" in question:
+            return {"value": self._variable(question)}
         task = self._task_of.get(question["ti_id"])
         if task is None:
             return {"refused": True, "value": None}
         if "value" in question:
             self._values[task, question["key"]] = json.dumps(question["value"])
-        return {"refused": False, "value": json.loads(self._values.get((task, question["key"]), "null"))}
+        return {
+            "refused": False,
+            "value": json.loads(self._values.get((task, question.get("key", "")), "null")),
+        }
+
+    def _variable(self, question: dict[str, Any]) -> str | None:
+        self._settle_late()
+        key = (question["task"], question["variable"])
+        if "text" in question:
+            at = time.monotonic() + question["late"]
+            self._late.append((at, key, question["text"]))
+            self._settle_late()
+        return self._variables.get(key)
+
+    def _settle_late(self) -> None:
+        now = time.monotonic()
+        for at, key, text in sorted(self._late, key=lambda each: each[0]):
+            if at <= now:
+                self._variables[key] = text
+        self._late = [each for each in self._late if each[0] > now]
 
 
 class Process:

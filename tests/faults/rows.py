@@ -18,6 +18,9 @@ Draw = Callable[[random.Random], Any]
 WINDOW = 5.0
 READ_TIMEOUT = 1.0
 SEND_WITHIN = 1.0
+TAKEOVER_MARGIN = 0.5
+# A process that froze before its first record is given up later than this after its start.
+MAX_START = 4.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Mode:
     has_store: bool
 
     def __str__(self) -> str:
-        return f"{'deferred' if self.deferrable else 'waiting'}, {'store' if self.has_store else 'no store'}"
+        return f"{'deferred' if self.deferrable else 'waiting'}, {'store' if self.has_store else 'variables'}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Row:
     :param out_of_tries: a person is asked because the tries are used up, not by an error without retry.
     :param in_one_try: no second try may be needed, unless the machine is too slow for the lab's short limits.
     :param beyond_promise: the charge is listed later than the window, so that it may be denied at first.
-    :param store: only with a store (True), or only without one (False).
+    :param says: what the last message must hold; ``{invoice}`` is the id of the charge's invoice.
+    :param trigger: why no trigger can wait: ``broken`` or ``missing`` (its connection), or ``fails`` (as a
+        whole).
+    :param store: only with the task state store (True), or only with Variables (False).
     :param deferrable: only deferrable (True), or only waiting in the worker (False).
     :param before: what is done to the sandbox first.
     :param story: how it goes, where it is more than one task of one Dag run.
@@ -60,6 +66,8 @@ class Row:
     tries: int = 4
     in_one_try: bool = False
     beyond_promise: bool = False
+    says: tuple[str, ...] = ()
+    trigger: Any = None
     store: bool | None = None
     deferrable: bool | None = None
     triggerer_dies: tuple[Any, ...] = ()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.process import Process, TaskStates
+from tests.faults.rows import MAX_START
 from tests.faults.worker import Job, Strike, run_task, run_trigger
 
 _LONGEST_PROCESS = 60.0  # seconds
@@ -33,15 +34,16 @@ class Setting:
 
     :param runs_after: whether a Dag run has ``run_after``, as in Airflow 3.
     :param triggerer_dies: how many seconds after a trigger has begun its first triggerer is killed.
+    :param trigger: why no trigger can wait, if so.
     """
 
     folder: Path
     connection_uri: str
     has_store: bool
-    send_within: float
     randomness: random.Random
     runs_after: bool = True
     triggerer_dies: tuple[float, ...] = ()
+    trigger: str | None = None
     states: TaskStates = field(default_factory=TaskStates)
 
     @property
@@ -78,6 +80,8 @@ class Task:
 
     def __post_init__(self) -> None:
         self._try_number = 0
+        self._max_tries = self.tries - 1
+        self._started_at = datetime.now(UTC)
         self._processes: list[Process] = []
         self._orphans: list[_Orphan] = []
         begun = datetime.now(UTC)
@@ -94,12 +98,27 @@ class Task:
             self.hears(self, self.ending)
             if self.ending["ended"] in ("success", "skipped", "failed for good"):
                 break
-            yield from pause(self.setting.randomness.uniform(0, 0.3))
+            yield from self._pause(self.setting.randomness.uniform(0, 0.3))
+            if self.ending["ended"] == "frozen":
+                yield from self._until_given_up()
         yield from self._thaw_all()
+
+    def _until_given_up(self) -> Steps:
+        """Airflow gives a try up later than it may take to begin: else nothing could fence its process."""
+        setting = self.setting
+        if not setting.has_store and not setting.states.was_recorded(self.name, self._try_number):
+            age = (datetime.now(UTC) - self._started_at).total_seconds()
+            yield from self._pause(MAX_START + 0.1 - age)
+
+    def _pause(self, seconds: float) -> Steps:
+        for _ in pause(seconds):
+            self._thaw()
+            yield
 
     def clear(self, *, discard_store_too: bool = False) -> Steps:
         """Run it again as after a user's clear."""
         self._dag_run["clear_number"] += 1
+        self._max_tries = self._try_number + self.tries - 1
         if "run_after" in self._dag_run:
             self._dag_run["start_date"] = datetime.now(UTC)
         if discard_store_too:
@@ -113,32 +132,45 @@ class Task:
 
     def _try(self) -> _StepsToEnding:
         self._try_number += 1
+        self._started_at = datetime.now(UTC)
         ti_id = f"{self.name} try {self._try_number}"
         self.setting.states.begin_try(self.name, ti_id)
         self._plan_thaw("started")
-        event = None
+        resume_with = None
         while True:
             job = Job(
                 ti_id=ti_id,
+                task=self.name,
                 try_number=self._try_number,
+                max_tries=self._max_tries,
+                retries=self.tries - 1,
+                started_at=self._started_at,
                 dag_run=self._dag_run,
                 operator=self.operator,
-                send_within=self.setting.send_within,
                 has_store=self.setting.has_store,
                 strikes=self.strikes,
-                resume_with=event,
+                resume_with=resume_with,
             )
             ending = yield from self._follow(self._start(run_task, job))
             if ending["ended"] == "deferred":
+                method = ending["method"]
                 ending = yield from self._wait(*json.loads(json.dumps(ending["trigger"])))
+                if ending["ended"] == "event":
+                    ending["resume_with"] = (method, {"event": ending["event"]})
+                elif self.setting.trigger == "fails":
+                    error = {"error": "Trigger failure", "traceback": ["Traceback\n", "ImportError: gone\n"]}
+                    ending = {"ended": "event", "resume_with": ("__fail__", error)}
             if ending["ended"] != "event":
                 if ending["ended"] != "frozen":
                     self._plan_thaw("ended")
                 return ending
-            event = ending["event"]
+            resume_with = ending["resume_with"]
 
     def _wait(self, classpath: str, arguments: dict[str, Any]) -> _StepsToEnding:
         """Run the trigger, in another triggerer when the first one dies."""
+        if self.setting.trigger == "fails":
+            self.struck += 1
+            return {"ended": "crashed"}
         for dies_after in (*self.setting.triggerer_dies, None):
             triggerer = self._start(run_trigger, classpath, arguments)
             ending = yield from self._follow(triggerer, dies_after)
@@ -147,7 +179,11 @@ class Task:
         return ending
 
     def _start(self, run: Callable[..., None], *arguments: Any) -> Process:
-        environment = {"AIRFLOW_CONN_CFBILLING_DEFAULT": self.setting.connection_uri}
+        uri = self.setting.connection_uri
+        if run is run_trigger and self.setting.trigger:
+            self.struck += 1
+            uri = {"broken": "cfbilling://nobody:token@", "missing": ""}[self.setting.trigger]
+        environment = {"AIRFLOW_CONN_CFBILLING_DEFAULT": uri}
         process = Process(self.setting.log, environment, self.setting.states, run, *arguments)
         self._processes.append(process)
         return process
@@ -162,7 +198,7 @@ class Task:
                 if "strike" in news:
                     strike = self.strikes[news["strike"]]
                     self.struck += 1
-                    if strike.act != "raise":
+                    if strike.act in ("kill", "freeze"):
                         plans.append((time.monotonic() + strike.delay, strike))
                 else:
                     ending = news
@@ -172,7 +208,9 @@ class Task:
                 if strike.act == "freeze":
                     process.signal(signal.SIGSTOP)
                     self._orphans.append(_Orphan(process, strike))
-                    yield from pause(0.1)  # until its heartbeat is missed
+                    if ending:  # Airflow knows it already
+                        return ending
+                    yield from self._pause(0.1)  # until its heartbeat is missed
                     return {"ended": "frozen"}
                 process.signal(signal.SIGKILL)
             age = time.monotonic() - began

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.deaths import UNDER_WAY
+from tests.faults.deaths import UNDER_WAY, cleared
 from tests.faults.rows import (
     LATE,
     LOST,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.faults.trial import Trial
 
 _REFUSED = {"kind": "status", "when": "before"}
+_NOTHING = ("Nothing was charged",)
 
 
 def asking_rows() -> list[Row]:
@@ -59,10 +60,53 @@ def asking_rows() -> list[Row]:
             before=lambda trial: trial.past_invoice(without="id"),
         ),
         asked("card is declined", charges=0, account={"topup_outcome": "declined"}),
+        *(
+            asked(f"POST refused by {status}", post({**_REFUSED, "status": status}), charges=0, says=_NOTHING)
+            for status in (400, 401, 402, 403, 404, 405, 413, 415, 422)
+        ),
         asked(
-            "POST refused by 4xx",
-            post({**_REFUSED, "status": one_of(400, 401, 403, 404, 409, 422)}),
+            "POST lost, account credit paid a part, or all",
+            any_lost_and_charged,
+            account={"credit_cents": one_of(625, 2625)},
+            says=("cannot be determined", "{invoice}"),
+        ),
+        asked(
+            "POST lost, not charged, a smaller invoice", LOST_AND_NOT_CHARGED, charges=0, story=_a_smaller_one
+        ),
+        *(
+            asked(
+                f"POST lost, then the history is {status} for good",
+                one_of(LOST_AND_CHARGED),
+                {"operation": "getInvoiceHistory", **_REFUSED, "status": status, "skip": 1, "times": None},
+                says=("may have been sent",),
+            )
+            for status in (400, 403, 404)
+        ),
+        *(
+            asked(
+                f"status is {status} for good",
+                {"operation": "checkTopupStatus", **_REFUSED, "status": status, "times": None},
+                says=("{invoice}",),
+            )
+            for status in (400, 403, 404)
+        ),
+        asked(
+            "everything is 401 after a lost answer",
+            LOST_AND_CHARGED,
+            {"operation": "*", **_REFUSED, "status": 401, "skip": 3, "times": None},
+            says=("may have been sent",),
+        ),
+        asked(
+            "everything is 401 after the charge",
+            post({"kind": "slow", "when": "after", "seconds": 0.0001}),
+            {"operation": "*", **_REFUSED, "status": 401, "skip": 3, "times": None},
+            says=("{invoice}",),
+        ),
+        asked(
+            "balance is gone, with a guard",
+            {"operation": "getCreditBalance", **_REFUSED, "status": 404, "times": None},
             charges=0,
+            operator={"only_if_balance_below_cents": 1000},
         ),
         asked("payment is void", account={"topup_outcome": one_of("void", "uncollectible")}),
         asked(
@@ -76,7 +120,6 @@ def asking_rows() -> list[Row]:
             operator={"timeout": 0.6},
             out_of_tries=True,
         ),
-        asked("the id is not known any more", {"operation": "checkTopupStatus", **_REFUSED, "status": 404}),
         asked("amount is out of limits", charges=0, account={"min_cents": 5000}),
         asked(
             "budget is used up",
@@ -86,9 +129,15 @@ def asking_rows() -> list[Row]:
         ),
         asked("no card", charges=0, account={"default_payment_method": None}),
         asked(
-            "credentials refused before the POST", {"operation": "*", **_REFUSED, "status": 401}, charges=0
+            "credentials refused before the POST",
+            {"operation": "*", **_REFUSED, "status": 401, "times": None},
+            charges=0,
         ),
-        asked("credentials refused after a lost answer", LOST_AND_CHARGED, history_refused),
+        Row(
+            "credentials refused once after a lost answer",
+            (LOST_AND_CHARGED, history_refused),
+            in_one_try=True,
+        ),
         Row("balance is enough", ends="skipped", charges=0, operator={"only_if_balance_below_cents": 100}),
     ]
 
@@ -97,6 +146,11 @@ def _another_like_it(trial: Trial) -> Steps:
     task = trial.task()
     # Before the POST's time is up, so that the first look sees both.
     yield from together(task.run(), _once(trial.charges, lambda: trial.past_invoice(amount_cents=2500)))
+
+
+def _a_smaller_one(trial: Trial) -> Steps:
+    sent = lambda: trial.sandbox.requests("createTopup")  # noqa: E731
+    yield from together(trial.task().run(), _once(sent, lambda: trial.past_invoice(amount_cents=1000)))
 
 
 def _others_since(trial: Trial) -> Steps:
@@ -122,28 +176,34 @@ def longer_rows() -> list[Row]:
     lost = (one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),)
     in_both = {"tries": (1, 2)}
     return [
-        Row("cleared after success", story=_cleared),
-        Row("cleared after success, store discarded", story=_cleared_and_discarded, store=True),
-        Row("cleared after a lost answer", (any_lost_and_charged,), story=_cleared),
-        Row("cleared after a lost answer, store discarded", lost, story=_cleared_and_discarded, store=True),
+        Row("cleared after success", story=cleared),
+        Row("cleared after success, store discarded", story=_cleared_and_discarded),
+        Row("cleared after a lost answer", (any_lost_and_charged,), story=cleared),
+        Row("cleared after a lost answer, store discarded", lost, story=_cleared_and_discarded),
         Row(
             "cleared when the tries are used up",
             strikes=({"point": "POST topup body", "delay": between(0, 0.1), **in_both},),
             tries=2,
-            story=_cleared,
+            story=cleared,
         ),
         Row(
             "cleared when the tries are used up, store discarded",
             strikes=({"point": "told", **in_both},),
             tries=2,
             story=_cleared_and_discarded,
-            store=True,
         ),
-        Row("cleared after a declined card", account={"next_topup_outcome": "declined"}, story=_cleared),
+        Row(
+            "cleared after a declined card",
+            account={"next_topup_outcome": "declined", "declined_leaves": one_of("nothing", "void")},
+            story=cleared,
+        ),
         Row(
             "cleared after refused credentials",
-            (LOST_AND_CHARGED, {"operation": "getInvoiceHistory", **_REFUSED, "status": 403, "skip": 1}),
-            story=_cleared,
+            (
+                one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),
+                {"operation": "getInvoiceHistory", **_REFUSED, "status": 403, "skip": 1, "times": None},
+            ),
+            story=_mended_and_cleared,
         ),
         Row("two mapped tasks", (), story=_mapped),
         Row(
@@ -172,9 +232,10 @@ def longer_rows() -> list[Row]:
     ]
 
 
-def _cleared(trial: Trial) -> Steps:
+def _mended_and_cleared(trial: Trial) -> Steps:
     task = trial.task()
     yield from task.run()
+    trial.sandbox.clear_faults()
     yield from task.clear()
 
 
@@ -190,11 +251,7 @@ def _mapped(trial: Trial) -> Steps:
 
 
 def _two_runs(trial: Trial) -> Steps:
-    # Without a journal a charge of the seconds before the second run could be its own.
-    earlier = 0 if trial.mode.has_store else 20
-    trial.sandbox.configure_server(clock_offset_seconds=trial.clock_offset - earlier)
     yield from trial.task("run 1").run()
-    trial.sandbox.configure_server(clock_offset_seconds=trial.clock_offset)
     yield from trial.task("run 2").run()
 
 
@@ -208,13 +265,16 @@ def rows_with_anything() -> list[Row]:
         return post(lost, when=r.choice(["before", "after"]))
 
     def any_read(r: Random) -> Plan:
-        operation = r.choice(["getInvoiceHistory", "checkTopupStatus", "getTopupLimits", "getCreditBalance"])
+        operation = r.choice(
+            ["getInvoiceHistory", "checkTopupStatus", "getTopupEligibility", "getCreditBalance"]
+        )
         kind = r.choice(["reset", "drop", "hang", "truncate", "garbage", "status"])
         return {"operation": operation, "kind": kind, "skip": r.randrange(4), "times": r.randrange(1, 4)}
 
     points = [
         "start",
         "resume",
+        "succeeded",
         "connected",
         "POST topup",
         "POST topup body",
@@ -233,10 +293,22 @@ def rows_with_anything() -> list[Row]:
         "act": one_of("raise", "raise", "kill"),
         "tries": one_of((1,), (2,), (1, 2)),
     }
+    silent = {
+        "point": one_of("delete", *(point for point in journal_points if point.startswith("write:"))),
+        "act": one_of("lose", "late", "kill"),
+        "tries": one_of((1,), (2,), (1, 2)),
+    }
     # Not between the last look at the clock and the last byte of the POST: no client could help that.
     frozen = {
         "point": one_of(
-            "start", "resume", "told", "GET invoice-history", "POST topup/status", *journal_points
+            "start",
+            "resume",
+            "told",
+            "succeeded",
+            "delete",
+            "GET invoice-history",
+            "POST topup/status",
+            *journal_points,
         ),
         "act": "freeze",
         "nth": one_of(1, 1, 2),
@@ -253,21 +325,25 @@ def rows_with_anything() -> list[Row]:
             (any_post,),
             (trouble, {**death, "tries": (2,)}),
             tries=7,
-            store=True,
         ),
         Row(
             "anything: answers and orphans",
             (any_post,),
             (frozen, {**frozen, "tries": (2,)}),
             tries=6,
-            store=True,
         ),
         Row(
             "anything: all at once",
             (any_post, any_post, any_read),
             (frozen, trouble, {**death, "tries": (2, 3)}),
             tries=9,
-            store=True,
+        ),
+        Row(
+            "anything: answers, variables that fail silently and deaths",
+            (any_post,),
+            (silent, {**death, "tries": (2,)}),
+            tries=7,
+            store=False,
         ),
         Row(
             "anything: under way",

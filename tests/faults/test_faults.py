@@ -25,5 +25,20 @@ def test_every_task_charges_at_most_once_and_tells_the_truth() -> None:
 
 
 def test_the_lab_sees_a_double_charge() -> None:
-    ran = python("-c", TAX_IS_FORGOTTEN, "--rows", "POST lost, with tax", "--trials", "2")
+    ran = python("-c", TAX_IS_FORGOTTEN, "--rows", "POST lost, with fee and tax", "--trials", "2")
+    assert (ran.returncode, ran.stdout.count("double: --rows")) == (1, 2), ran.stdout + ran.stderr
+
+
+FENCE_IS_FORGOTTEN = """
+import sys
+from airflow_provider_cfbilling.charging.unfenced_journal import UnfencedJournal
+from tests.faults.__main__ import main
+UnfencedJournal._check_not_superseded = lambda self: None
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_lab_sees_a_charge_of_an_orphan() -> None:
+    row = r"^frozen as it looks at the history, next try over \[waiting, variables\]$"
+    ran = python("-c", FENCE_IS_FORGOTTEN, "--rows", row, "--trials", "2")
     assert (ran.returncode, ran.stdout.count("double: --rows")) == (1, 2), ran.stdout + ran.stderr

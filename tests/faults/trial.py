@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from airflow_provider_cfbilling.sandbox import SandboxClient
 from airflow_provider_cfbilling.sandbox.records import Charge
-from tests.faults.rows import READ_TIMEOUT, SEND_WITHIN, WINDOW, Mode, Row, drawn
+from tests.faults.rows import READ_TIMEOUT, WINDOW, Mode, Row, drawn
 from tests.faults.scheduler import Ending, Setting, Task
 from tests.faults.worker import Strike
 
@@ -31,6 +31,13 @@ RIGHT = ("right", "asks for a person")
 
 _LONGEST_TRIAL = 300.0  # seconds
 _STEP = 0.01  # seconds
+_SAYS_WHETHER_MONEY_MOVED = (
+    "Nothing was charged",
+    "not charged",
+    "may have been sent",
+    "cannot be determined",
+    "accepted top-up",
+)
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,10 @@ class Trial:
             folder=folder,
             connection_uri=f"{self.sandbox.connection_uri(self.account_id)}?{limits}",
             has_store=self.mode.has_store,
-            send_within=SEND_WITHIN,
             randomness=self._randomness,
             runs_after=self.mode.has_store or self._randomness.random() < 0.5,
             triggerer_dies=self._draw(self.row.triggerer_dies),
+            trigger=self._draw(self.row.trigger),
         )
 
     def _draw(self, plan: Any) -> Any:
@@ -143,9 +150,14 @@ class Trial:
 
     def _hear(self, task: Task, ending: Ending) -> None:
         """Catch a lie when it is told."""
-        denies = "Nothing was charged" in ending.get("message", "") and not self.row.beyond_promise
+        message = ending.get("message", "")
+        denies = "Nothing was charged" in message and not self.row.beyond_promise
         if denies and self._charges_of(task, self.charges()):
-            self._lies.append(f"{task.name} said that nothing was charged: {ending['message']}")
+            self._lies.append(f"{task.name} said that nothing was charged: {message}")
+        sent = len(self._tasks) == 1 and self.sandbox.requests("createTopup")
+        silent = not any(words in message for words in _SAYS_WHETHER_MONEY_MOVED)
+        if sent and silent and ending["ended"] == "failed for good":
+            self._lies.append(f"{task.name} does not say whether money moved: {message}")
 
     def _charges_of(self, task: Task, charges: list[Charge]) -> list[Charge]:
         return [charge for charge in charges if charge.amount_cents == task.operator["amount_cents"]]
@@ -185,6 +197,8 @@ class Trial:
             for task in self._tasks:
                 if not _succeeded(task):
                     found = bool(self._charges_of(task, charges))
+                    if not found and self._takes_for_its_own(task, charges):
+                        return "asks for a person", ""
                     return "false failure" if found else "gave up", f"it ended: {task.ending}"
                 if self.row.in_one_try and len(task.told) > 1 and not self._machine_is_slow():
                     return "gave up", "a second try was needed"
@@ -195,7 +209,17 @@ class Trial:
         if endings != [expected] or len(charges) != self.row.charges:
             judgement: Judgement = "false success" if _succeeded(self._tasks[0]) else "gave up"
             return judgement, f"{expected} expected, with {self.row.charges} charge(s); it ended: {endings}"
+        message = self._tasks[0].ending.get("message", "")
+        for words in self.row.says:
+            wanted = words.format(invoice=charges[0].invoice_id) if charges else words
+            if wanted not in message:
+                return "false failure", f"does not say {wanted!r}: {message}"
         return ("right" if expected == "skipped" else "asks for a person"), ""
+
+    def _takes_for_its_own(self, task: Task, charges: list[Charge]) -> bool:
+        """Tell whether a task asks a person about another one's smaller charge: it may be its own, lowered."""
+        said = task.ending.get("message", "")
+        return "due with less" in said and any(charge.invoice_id in said for charge in charges)
 
     def _machine_is_slow(self) -> bool:
         """Whether the lab's limits of a second or so are none that a process can keep now."""

@@ -11,15 +11,28 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+    get_listener_manager,
+)
 
-from airflow_provider_cfbilling.charging import protocol
+from airflow_provider_cfbilling import task_journal
+from airflow_provider_cfbilling.charging import protocol, unfenced_journal
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
+from tests.faults.rows import MAX_START, SEND_WITHIN, TAKEOVER_MARGIN
 
 _SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
+_RELEASE = tuple(int(part) for part in airflow_version.split(".")[:2])
+# 3.0 and 3.1: a try whose success the api-server refuses ends there; from 3.2 on listeners hear of it.
+LISTENERS_AFTER_REFUSAL = _RELEASE >= (3, 2)
+_LATE_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,13 @@ class Strike:
     """What befalls a worker.
 
     :param point: where: ``start`` and ``resume`` (the process has begun), ``read``, ``write:<state>`` and
-        ``written:<state>`` (the journal), ``connected``, ``told`` (the id is in XCom), or a request as it
-        leaves: ``POST topup``, ``POST topup body``, ``POST topup/status``, ``GET invoice-history``, ...
-    :param act: ``kill``, ``freeze``, or ``raise``, which is for the journal's points.
+        ``written:<state>`` (the journal), ``delete`` and ``deleted`` (a Variable), ``connected``, ``told``
+        (the id is in XCom), ``succeeded`` (before Airflow is told), or a request as it leaves:
+        ``POST topup``, ``POST topup body``, ``POST topup/status``, ``GET invoice-history``, ...
+    :param act: ``kill``, ``freeze``, or ``raise``, which is for the journal's points. For those of Variables
+        also ``lose`` (what is written or deleted stays as it was), ``late`` (it is done a little later) and
+        ``blind`` (a read finds nothing: an error of the database or of the api-server is no more to whoever
+        reads a Variable).
     :param nth: the how manieth time that the process comes there.
     :param since: counted from when the process has come here.
     :param delay: seconds after that.
@@ -39,7 +56,7 @@ class Strike:
     """
 
     point: str
-    act: Literal["kill", "freeze", "raise"] = "kill"
+    act: Literal["kill", "freeze", "raise", "lose", "late", "blind"] = "kill"
     nth: int = 1
     since: str | None = None
     delay: float = 0.0
@@ -52,18 +69,22 @@ class Strike:
 class Job:
     """One process of one try of a task.
 
-    :param resume_with: the event to resume with; None: the try begins.
+    :param max_tries: as Airflow counts: it grows with a clear.
+    :param resume_with: method and arguments to resume with; None: the try begins.
     :param has_store: whether this Airflow has a task state store.
     """
 
     ti_id: str
+    task: str
     try_number: int
+    max_tries: int
+    retries: int
+    started_at: datetime
     dag_run: dict[str, Any]
     operator: dict[str, Any]
-    send_within: float
     has_store: bool
     strikes: tuple[Strike, ...]
-    resume_with: dict[str, Any] | None = None
+    resume_with: tuple[str, dict[str, Any]] | None = None
 
 
 class StoreDownError(Exception):
@@ -83,20 +104,24 @@ class Fate:
         self._planned = {i: strike for i, strike in enumerate(strikes) if try_number in strike.tries}
         self._left = {i: strike.nth for i, strike in self._planned.items()}
 
-    def reached(self, point: str) -> None:
+    def reached(self, point: str) -> str:
+        """Let happen what is planned here, and return what whoever calls must do."""
         self._seen.add(point)
+        acts = []
         for i, strike in self._planned.items():
             if strike.point != point or (strike.since and strike.since not in self._seen):
                 continue
             self._left[i] -= 1
             if self._left[i] == 0:
+                acts.append(strike.act)
                 self._strike(i, strike)
+        return acts[-1] if acts else ""
 
     def _strike(self, number: int, strike: Strike) -> None:
         self._tell({"strike": number})
         if strike.act == "raise":
             raise StoreDownError(f"no answer from the store at {strike.point}")
-        if not strike.delay:  # else the scheduler's stand-in sees to it
+        if strike.act in _SIGNALS and not strike.delay:  # else the scheduler's stand-in sees to it
             os.kill(os.getpid(), _SIGNALS[strike.act])
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -129,7 +154,7 @@ class Line:
 class Store:
     """A task state store for one try of one task, as Airflow 3.3 has it: the api-server keeps the values."""
 
-    def __init__(self, line: Line, ti_id: str, reached: Callable[[str], None]) -> None:
+    def __init__(self, line: Line, ti_id: str, reached: Callable[[str], object]) -> None:
         self._line, self._ti_id, self._reached = line, ti_id, reached
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -144,28 +169,71 @@ class Store:
         self._reached(f"written:{value['state']}")
 
 
+class Variables:
+    """Airflow Variables of one task: nobody's write is refused, and what fails need not say so."""
+
+    def __init__(self, line: Line, task: str, reached: Callable[[str], str]) -> None:
+        self._line, self._task, self._reached = line, task, reached
+
+    def of(self, context: Any) -> Variables:
+        return self
+
+    def get(self, number: int) -> str | None:
+        if self._reached("read") == "blind":
+            return None
+        text: str | None = self._ask(number)
+        return text
+
+    def set(self, number: int, text: str) -> None:
+        state = json.loads(text)["state"]
+        self._change(number, text, self._reached(f"write:{state}"))
+        self._reached(f"written:{state}")
+
+    def delete(self, number: int) -> None:
+        self._change(number, None, self._reached("delete"))
+        self._reached("deleted")
+
+    def _change(self, number: int, text: str | None, act: str) -> None:
+        if act != "lose":
+            self._ask(number, text=text, late=_LATE_SECONDS if act == "late" else 0.0)
+
+    def _ask(self, number: int, **change: Any) -> Any:
+        return self._line.ask({"variable": number, "task": self._task, **change})["value"]
+
+
 def run_task(job: Job, line: Line) -> None:
     """Run the operator as a worker does, and tell how it ended."""
     tell = line.tell
     fate = Fate(job.strikes, job.try_number, tell)
     sys.addaudithook(fate.audit)
-    protocol.SEND_WITHIN_SECONDS = job.send_within
-    context: Any = {
-        "ti": _TaskInstance(job.try_number, fate.reached),
-        "dag_run": SimpleNamespace(**job.dag_run),
-        "data_interval_end": job.dag_run["start_date"],
-    }
-    if job.has_store:
-        context["task_state_store"] = Store(line, job.ti_id, fate.reached)
+    protocol.SEND_WITHIN_SECONDS = SEND_WITHIN
+    protocol.TAKEOVER_MARGIN_SECONDS = TAKEOVER_MARGIN
+    unfenced_journal.MAX_START_SECONDS = MAX_START
+    unfenced_journal.WRITE_WITHIN_SECONDS = SEND_WITHIN
+    befalls: Callable[[str], str] = (lambda point: "") if job.has_store else fate.reached
+    task_journal.Variables = Variables(line, job.task, befalls)  # type: ignore[assignment,misc]
     try:
-        operator = CfBillingCreateTopupOperator(task_id="topup", **job.operator)
+        operator = CfBillingCreateTopupOperator(task_id="topup", retries=job.retries, **job.operator)
+        context: Any = {
+            "ti": _TaskInstance(job, line, fate.reached),
+            "task": operator,
+            "dag_run": SimpleNamespace(**job.dag_run),
+            "data_interval_end": job.dag_run["start_date"],
+        }
+        if job.has_store:
+            context["task_state_store"] = Store(line, job.ti_id, fate.reached)
         if job.resume_with is None:
             fate.reached("start")
             result = operator.execute(context)
         else:
             fate.reached("resume")
-            result = operator.execute_complete(context, job.resume_with)
-        tell({"ended": "success", "result": result})
+            result = operator.resume_execution(*job.resume_with, context)
+        success = {"ended": "success", "result": result}
+        fate.reached("succeeded")
+        refused = line.ask({"ti_id": job.ti_id})["refused"]
+        tell(success)
+        if not refused or LISTENERS_AFTER_REFUSAL:
+            _tell_listeners(context["ti"])
     except TaskDeferred as deferred:
         classpath, arguments = deferred.trigger.serialize()
         tell({"ended": "deferred", "trigger": [classpath, arguments], "method": deferred.method_name})
@@ -176,6 +244,12 @@ def run_task(job: Job, line: Line) -> None:
     except Exception as error:
         traceback.print_exc()
         tell({"ended": "failed", "message": f"{type(error).__name__}: {error}"})
+
+
+def _tell_listeners(ti: _TaskInstance) -> None:
+    """Tell who listens that the task has succeeded, as Airflow does in the task's own process."""
+    session = {"session": None} if _RELEASE < (3, 0) else {}
+    get_listener_manager().hook.on_task_instance_success(previous_state=None, task_instance=ti, **session)
 
 
 def run_trigger(classpath: str, arguments: dict[str, Any], line: Line) -> None:
@@ -192,11 +266,17 @@ def run_trigger(classpath: str, arguments: dict[str, Any], line: Line) -> None:
 
 
 class _TaskInstance:
-    def __init__(self, try_number: int, reached: Callable[[str], None]) -> None:
-        self.try_number = try_number
+    def __init__(self, job: Job, line: Line, reached: Callable[[str], object]) -> None:
+        self._ti_id, self._line = job.ti_id, line
+        self.dag_id, self.run_id, self.task_id, self.map_index = "dag", job.task, "topup", -1
+        self.try_number, self.max_tries, self.start_date = job.try_number, job.max_tries, job.started_at
         self._reached = reached
 
     def xcom_push(self, key: str, value: Any) -> None:
         json.dumps(value)
         if key == "payment_intent_id":
             self._reached("told")
+
+    def get_ti_count(self, dag_id: str, **_: Any) -> int:
+        """Return how many tasks like this one have succeeded: none if Airflow has refused its success."""
+        return 0 if self._line.ask({"ti_id": self._ti_id})["refused"] else 1
