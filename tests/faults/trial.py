@@ -217,7 +217,7 @@ class Trial:
         return ("right" if expected == "skipped" else "asks for a person"), ""
 
     def _takes_for_its_own(self, task: Task, charges: list[Charge]) -> bool:
-        """Tell whether a task asks a person about another one's smaller charge: it may be its own, lowered."""
+        """Tell whether a task asks a person about another's smaller charge: it may be its own, lowered."""
         said = task.ending.get("message", "")
         return "due with less" in said and any(charge.invoice_id in said for charge in charges)
 
