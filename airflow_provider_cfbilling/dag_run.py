@@ -12,13 +12,19 @@ _log = logging.getLogger(__name__)
 
 
 def cleared_after(context: Context) -> int | None:
-    """Return the number of the last try before a user has cleared this task; None if nobody has.
+    """Return the number of the last try that may have succeeded; None if none has.
 
-    A clear gives a task its retries anew, on top of the tries it has had.
+    A task that has succeeded runs again when a user clears it, which gives it its retries anew, on top of the
+    tries it has had. On Airflow 2 a success can also be overturned: by a failed heartbeat of an earlier try
+    that is noticed late, or twice.
     """
     ti: Any = context["ti"]
+    if ti.try_number <= 1:
+        return None
+    if not hasattr(ti, "get_ti_count"):  # Airflow 2
+        return int(ti.try_number) - 1
     had = int(ti.max_tries - context["task"].retries)
-    return had if ti.try_number > 1 and had > 0 else None
+    return had if had > 0 else None
 
 
 def charge_by(context: Context, max_run_age: float | None) -> float | None:
