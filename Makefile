@@ -35,7 +35,7 @@ test-matrix: $(NOX)
 	@$(NOX) --session test -- $(ARGS)
 
 test-distributed: $(NOX)
-	@$(NOX) --session distributed -- $(ARGS)
+	@$(NOX) --session "distributed($(AIRFLOW))" -- $(ARGS)
 
 faults: $(NOX)
 	@$(NOX) --session "faults($(AIRFLOW))" -- $(ARGS)

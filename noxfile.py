@@ -15,6 +15,8 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["check", "test"]
 
 NEWEST = "3.3.2"
+# What is run on many machines: one with the task state store, one without.
+DISTRIBUTED = ["3.1.8", NEWEST]
 # With the day when what was current fitted it.
 AIRFLOWS = {
     "2.11.2": "2026-03-25",
@@ -62,9 +64,12 @@ def test(session: nox.Session, airflow: str) -> None:
 
 
 @nox.session
-def distributed(session: nox.Session) -> None:
+@nox.parametrize(
+    "python, airflow", [(python_for(airflow), airflow) for airflow in DISTRIBUTED], ids=DISTRIBUTED
+)
+def distributed(session: nox.Session, airflow: str) -> None:
     """Top up on many machines, and kill what can be killed in between: about five minutes."""
-    install(session, NEWEST, "-e", ".[distributed]")
+    install(session, airflow, "-e", ".[distributed]")
     session.run("python", "-m", "pytest", "tests/distributed", *session.posargs)
 
 
@@ -196,15 +201,17 @@ def renew_pins(session: nox.Session) -> None:
 
         for airflow, released in AIRFLOWS.items():
             # Airflow's executor for many machines breaks with later parts as Airflow does.
-            wanted.write_text(f"apache-airflow{'[celery]' if airflow == NEWEST else ''}=={airflow}")
+            wanted.write_text(f"apache-airflow{'[celery]' if airflow in DISTRIBUTED else ''}=={airflow}")
             lines = compiled(PYTHONS[0], "--exclude-newer", released)
             lines = {line for line in lines if not line.startswith("apache-airflow-providers-common-compat")}
             for python in pythons(airflow):
                 # A newer Python keeps what an older one chose, so that one file serves them all.
                 pinned.write_text("\n".join(lines))
                 extras = ["--extra", "dev"]
+                if airflow in DISTRIBUTED:
+                    extras += ["--extra", "distributed"]
                 if airflow == NEWEST:
-                    extras += ["--extra", "bench", "--extra", "distributed", "--extra", "fuzz"]
+                    extras += ["--extra", "bench", "--extra", "fuzz"]
                 lines |= compiled(python, "--constraint", str(pinned), *extras, "pyproject.toml")
             Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")
         wanted.write_text("mkdocs-material\nmkdocstrings[python]")

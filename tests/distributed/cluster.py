@@ -156,6 +156,11 @@ class Cluster:
         query = "SELECT value FROM xcom WHERE dag_id = :dag_id AND key = 'return_value' ORDER BY map_index"
         return [value for (value,) in self._database.rows(query, dag_id=dag_id)]
 
+    def records(self, dag_id: str) -> list[str]:
+        """Return the keys of the Variables that a Dag's top-ups have left."""
+        query = "SELECT key FROM variable WHERE key LIKE 'cfbilling_topup_%' AND description LIKE :of"
+        return [key for (key,) in self._database.rows(query, of=f"% of Dag {dag_id}, run %")]
+
     def triggers(self) -> list[int]:
         """Return how many triggers each triggerer that has any looks after."""
         query = "SELECT count(*) FROM trigger WHERE triggerer_id IS NOT NULL GROUP BY triggerer_id"

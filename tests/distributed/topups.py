@@ -142,6 +142,7 @@ class TopUps:
         assert states == {"success": self.plan.count}, f"{states}\n{self._cluster.log_tails()}"
         assert set(finished.charges.values()) == {1}, charged_wrongly(finished.charges)
         assert {each["account_id"] for each in finished.results} == set(self.plan.accounts)
+        self.until("nothing of the records is left", lambda: not self._cluster.records(self.plan.name), 20)
         return finished
 
     def end(self, seconds: float = 240.0) -> Finished:

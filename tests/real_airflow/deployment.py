@@ -60,18 +60,22 @@ def an_airflow_can_run_here(seconds: float) -> list[pytest.MarkDecorator]:
 
 @dataclass(frozen=True)
 class Task:
-    """The one task of a Dag's one run, as the metadata database has it.
+    """A task of a Dag's one run, as the metadata database has it.
 
+    :param map_index: -1 where it is not mapped.
     :param key: what its process is called by.
     """
 
+    task_id: str
+    map_index: int
     state: str | None
     try_number: int
     key: str
 
 
 class Airflow:
-    """An Airflow that lives as long as its ``with`` block. Every Dag has one task, ``topup``, and one run.
+    """An Airflow that lives as long as its ``with`` block. Every Dag has one run, and one task, ``topup``,
+    unless another is named.
 
     :param dags: the Dag file.
     :param dag_ids: the Dags in it.
@@ -192,13 +196,13 @@ class Airflow:
             "users", "create", "--role", "Admin", "--username", name, "--password", name, *names
         )
 
-    def clear(self, dag_id: str) -> None:
+    def clear(self, dag_id: str, task_id: str = "topup") -> None:
         """Do what a user does who wants the task to be run again."""
         if HAS_API_SERVER:
-            body = {"dry_run": False, "dag_run_id": "run", "task_ids": ["topup"], "only_failed": False}
+            body = {"dry_run": False, "dag_run_id": "run", "task_ids": [task_id], "only_failed": False}
             self._api.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
         else:
-            self._command_line.run("tasks", "clear", "--yes", dag_id)
+            self._command_line.run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
 
     def backfill(self, dag_id: str, begin: date, end: date) -> None:
         """Run a Dag for each day of a period, as somebody does who wants to fill a gap."""
@@ -229,24 +233,48 @@ class Airflow:
         query += "WHERE dag_id = :dag_id ORDER BY dr.id"
         return [str(state) for (state,) in self._database.rows(query, dag_id=dag_id)]
 
-    def task(self, dag_id: str) -> Task:
-        key = "id" if HAS_API_SERVER else "dag_id"
-        query = f"SELECT state, try_number, {key} FROM task_instance WHERE dag_id = :dag_id"
-        ((state, try_number, key),) = self._database.rows(query, dag_id=dag_id)
-        return Task(state, try_number, str(UUID(str(key))) if HAS_API_SERVER else key)
+    def tasks(self, dag_id: str) -> list[Task]:
+        """Return all tasks of a Dag's one run."""
+        key = "CAST(id AS TEXT)" if HAS_API_SERVER else "dag_id"
+        query = f"SELECT task_id, map_index, state, try_number, {key} FROM task_instance "
+        query += "WHERE dag_id = :dag_id ORDER BY task_id, map_index"
+        rows = self._database.rows(query, dag_id=dag_id)
+        return [Task(*row, str(UUID(key)) if HAS_API_SERVER else key) for *row, key in rows]
+
+    def task(self, dag_id: str, task_id: str = "topup", map_index: int = -1) -> Task:
+        wanted = (task_id, map_index)
+        return next(task for task in self.tasks(dag_id) if (task.task_id, task.map_index) == wanted)
 
     def xcoms(self, dag_id: str) -> dict[str, Any]:
-        value = "CAST(value AS TEXT)" if HAS_API_SERVER else "value"  # JSON; before 3.0 the bytes of JSON
-        rows = self._database.rows(f"SELECT key, {value} FROM xcom WHERE dag_id = :dag_id", dag_id=dag_id)
-        return {key: json.loads(value if isinstance(value, str) else bytes(value)) for key, value in rows}
+        """Return what the one task of a Dag has left, by its key."""
+        return {key: value for (_, _, key), value in self.all_xcoms(dag_id).items()}
 
-    def task_processes(self, dag_id: str) -> list[Process]:
+    def all_xcoms(self, dag_id: str) -> dict[tuple[str, int, str], Any]:
+        """Return what the tasks of a Dag have left, by task, map index and key."""
+        value = "CAST(value AS TEXT)" if HAS_API_SERVER else "value"  # JSON; before 3.0 the bytes of JSON
+        query = f"SELECT task_id, map_index, key, {value} FROM xcom WHERE dag_id = :dag_id"
+        return {
+            tuple(names): json.loads(value if isinstance(value, str) else bytes(value))
+            for *names, value in self._database.rows(query, dag_id=dag_id)
+        }
+
+    def records(self, dag_id: str | None = None) -> list[str]:
+        """Return the keys of the Variables that the top-ups of a Dag, or all, have left."""
+        query = "SELECT key FROM variable WHERE key LIKE 'cfbilling_topup_%' AND description LIKE :of"
+        return [
+            key for (key,) in self._database.rows(query, of=f"% of Dag {dag_id}, run %" if dag_id else "%")
+        ]
+
+    def keep_variable(self, key: str, value: str, description: str) -> None:
+        self._api.call("POST", "variables", {"key": key, "value": value, "description": description})
+
+    def task_processes(self, dag_id: str, task_id: str = "topup", map_index: int = -1) -> list[Process]:
         """Return what runs the task's code in its latest try, before 3.0 in any. Each has a supervisor: its
         parent.
         """
-        title = f"airflow worker -- {self.task(dag_id).key}"
+        title = f"airflow worker -- {self.task(dag_id, task_id, map_index).key}"
         if not HAS_API_SERVER:
-            title = f"airflow task runner: {dag_id} topup "
+            title = f"airflow task runner: {dag_id} {task_id} "
         scheduled = self._components.processes_of("scheduler")
         return [process for process in scheduled if process.title.startswith(title)]
 

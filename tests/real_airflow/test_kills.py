@@ -16,12 +16,13 @@ from tests.real_airflow.topups import START_TIMEOUT, Setup, SideBySide, TopUp
 
 pytestmark = an_airflow_can_run_here(seconds=480)
 
-# How a try ends that finds out what an earlier one has done. Where nothing of a task survives its try, there
-# is only the history to find it in; and there an orphan can end the task itself, and Airflow kills tries of
-# its own accord when the processors are busy.
+# How a try ends that finds out what an earlier one has done. Before 3.0, an orphan can end the task itself,
+# and Airflow kills tries of its own accord when the processors are busy.
 CHARGED, ADOPTED, RESUMED, COMPLETED = {"charged"}, {"adopted"}, {"resumed"}, {"already_completed"}
-if not HAS_TASK_STATE_STORE:
-    CHARGED = ADOPTED = RESUMED = COMPLETED = {"charged", "adopted"}
+if not HAS_API_SERVER:
+    CHARGED = ADOPTED = RESUMED = {"charged", "adopted", "resumed", "already_completed"}
+if not HAS_TASK_STATE_STORE:  # the record has gone with the success, and there is only the history
+    COMPLETED = {"adopted"}
 
 side_by_side = SideBySide()
 
@@ -243,6 +244,11 @@ def test_api_server_down_during_the_wait(top_up: TopUp) -> None:
     top_up.struck()
     finished = top_up.finish()
     assert finished.posts == 1
+
+
+def test_nothing_is_left_and_nothing_was_charged_since(played: None) -> None:
+    assert side_by_side.charged_since() == {}
+    assert side_by_side.records() == []
 
 
 def test_each_end_is_counted_by_its_outcome(played: None) -> None:

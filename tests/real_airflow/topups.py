@@ -4,11 +4,12 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pprint import pformat
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from airflow_provider_cfbilling.sandbox.faults import When
 from airflow_provider_cfbilling.sandbox.records import Charge
 from tests.real_airflow import processes
 from tests.real_airflow.counters import Counters
-from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
+from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, Airflow
 from tests.real_airflow.processes import Process
 
 AMOUNT_CENTS = 2_500
@@ -27,10 +28,12 @@ START_TIMEOUT = 120.0
 FINISH_TIMEOUT = 180.0
 # From a sender's end to its late charge.
 LATE_SECONDS = 3.0
+# From a task's success to the last of its record.
+FORGET_TIMEOUT = 20.0
 # A task's start is work for a processor: too many at once, and each takes longer than its time limits.
 _starting = threading.BoundedSemaphore(5)
 
-_HEADER = """\
+HEADER = """\
 from datetime import UTC, datetime, timedelta
 
 from airflow.providers.common.compat.sdk import DAG
@@ -67,6 +70,7 @@ class Setup:
     :param retries: Airflow's.
     :param alone: run it when the others are done: it disturbs them.
     :param needs_api_server: Airflow below 3.0 cannot run it.
+    :param needs_task_state_store: Airflow below 3.3 cannot run it.
     """
 
     hangs: str | None = None
@@ -78,10 +82,30 @@ class Setup:
     execution_timeout_seconds: float | None = None
     alone: bool = False
     needs_api_server: bool = False
+    needs_task_state_store: bool = False
 
     @property
     def window_seconds(self) -> float:
         return self.post_seconds + 6  # the least is 5 more
+
+    @property
+    def uri_options(self) -> str:
+        return f"?read_timeout={self.post_seconds:g}&max_attempts=2"
+
+    def cannot_run(self) -> str | None:
+        """Return why this Airflow cannot run it; None: it can."""
+        if self.needs_api_server and not HAS_API_SERVER:
+            return "this Airflow has no API server"
+        if self.needs_task_state_store and not HAS_TASK_STATE_STORE:
+            return "this Airflow has no task state store"
+        return None
+
+    def dag_ids(self, name: str) -> list[str]:
+        return [name]
+
+    def prepare(self, sandbox: Sandbox) -> None:
+        if self.hangs:
+            sandbox.fault(self.hangs, "hang", self.when, seconds=LATE_SECONDS)
 
     def dag(self, name: str) -> str:
         seconds = self.execution_timeout_seconds
@@ -124,6 +148,7 @@ class TopUp:
         self.airflow = airflow
         self.sandbox = sandbox
         self.outcomes: list[str] = []
+        self.charged = 0
         self._struck_at = time.monotonic()
 
     def start(self) -> None:
@@ -178,12 +203,9 @@ class TopUp:
         self._struck_at = time.monotonic()
 
     def finish(self) -> Finished:
-        """Wait, and do nothing, until the Dag run has succeeded."""
-        self.wait_until("the Dag run has ended", self._ended, FINISH_TIMEOUT)
+        """Wait, and do nothing, until the Dag run has succeeded and nothing of the record is left."""
+        xcoms = self.until_success()
         seconds = time.monotonic() - self._struck_at
-        state = self.airflow.run_state(self.name)
-        assert state == "success", f"{self.name}: {state}\n{self._shown()}"
-        xcoms = self.airflow.xcoms(self.name)
         charges = self.sandbox.charges()
         task = self.airflow.task(self.name)
         finished = Finished(
@@ -193,11 +215,29 @@ class TopUp:
         assert len(charges) == 1, f"{self.name}: charged {len(charges)} times\n{self._shown()}"
         assert finished.result["payment_intent_id"] == charges[0].invoice_id
         assert finished.xcoms["payment_intent_id"] == charges[0].invoice_id
+        self.until_forgotten()
         self.outcomes.append(finished.outcome)
+        self.charged = len(charges)
         return finished
 
-    def _ended(self) -> bool:
-        return self.airflow.run_state(self.name) in ("success", "failed")
+    def until_success(self) -> dict[str, Any]:
+        """Wait until the Dag run has succeeded; return what its task has left.
+
+        Below Airflow 3.0, a try that ends well can be followed by another one, which begins with nothing.
+        """
+
+        def result() -> dict[str, Any]:
+            state, xcoms = self.airflow.run_state(self.name), self.airflow.xcoms(self.name)
+            assert state != "failed", f"{self.name}: {state}\n{self._shown()}"
+            return xcoms if state == "success" and "return_value" in xcoms else {}
+
+        return self.wait_until("the Dag run has succeeded", result, FINISH_TIMEOUT)
+
+    def until_forgotten(self, *dag_ids: str) -> None:
+        def forgotten() -> bool:
+            return not any(self.airflow.records(dag_id) for dag_id in dag_ids or [self.name])
+
+        self.wait_until("nothing of the record is left", forgotten, FORGET_TIMEOUT)
 
     def count(self, operation: str | None = None) -> int:
         """Return how many requests Cloudflare's stand-in has seen."""
@@ -210,7 +250,7 @@ class TopUp:
             raise AssertionError(f"{self.name}: {error}\n{self._shown()}") from None
 
     def _shown(self) -> str:
-        task = self.airflow.task(self.name)
+        task = self.airflow.tasks(self.name)
         seen = pformat(self.sandbox.requests()[-20:])
         return f"{task}\n{pformat(self.sandbox.charges())}\n{seen}\n{self.airflow.log_tails(self.name)}"
 
@@ -219,9 +259,22 @@ Story = Callable[[TopUp], None]
 
 
 class SideBySide:
-    """Plays stories at once, since most of each is waiting, and lets each be asked for by its test."""
+    """Plays stories at once, since most of each is waiting, and lets each be asked for by its test.
 
-    def __init__(self) -> None:
+    :param kind: what a story is told by.
+    :param header: of the Dag file.
+    :param environment: of Airflow, beside the connections.
+    """
+
+    def __init__(
+        self,
+        kind: type[TopUp] = TopUp,
+        header: str = HEADER,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._kind = kind
+        self._header = header
+        self._environment = environment
         self.counters = Counters()
         self._stories: dict[str, tuple[Setup, Story]] = {}
         self._top_ups: list[TopUp] = []
@@ -232,8 +285,8 @@ class SideBySide:
 
         def decorate(story: Story) -> Callable[..., None]:
             name = story.__name__.removeprefix("test_")
-            if setup.needs_api_server and not HAS_API_SERVER:
-                return pytest.mark.skip(reason="this Airflow has no API server")(story)
+            if reason := setup.cannot_run():
+                return pytest.mark.skip(reason=reason)(story)
             self._stories[name] = setup, story
 
             def test(played: None) -> None:
@@ -246,19 +299,18 @@ class SideBySide:
 
     def play(self, stack: ExitStack) -> None:
         """Start the sandboxes, Airflow and the stories; the stack ends what was started."""
-        sandboxes, environment = {}, {}
+        sandboxes, environment, dag_ids = {}, dict(self._environment), []
         for name, (setup, _) in self._stories.items():
             sandbox = stack.enter_context(Sandbox(settle_seconds=setup.settle_seconds))
-            if setup.hangs:
-                sandbox.fault(setup.hangs, "hang", setup.when, seconds=LATE_SECONDS)
-            uri = f"{sandbox.connection_uri()}?read_timeout={setup.post_seconds:g}&max_attempts=2"
-            environment[f"AIRFLOW_CONN_{name.upper()}"] = uri
+            setup.prepare(sandbox)
+            environment[f"AIRFLOW_CONN_{name.upper()}"] = sandbox.connection_uri() + setup.uri_options
             sandboxes[name] = sandbox
-        dags = _HEADER + "".join(setup.dag(name) for name, (setup, _) in self._stories.items())
+            dag_ids += setup.dag_ids(name)
+        dags = self._header + "".join(setup.dag(name) for name, (setup, _) in self._stories.items())
         environment |= stack.enter_context(self.counters).environment
-        airflow = stack.enter_context(Airflow(dags, self._stories, environment))
+        airflow = stack.enter_context(Airflow(dags, dag_ids, environment))
         pool = stack.enter_context(ThreadPoolExecutor(len(self._stories)))
-        self._top_ups = [TopUp(name, airflow, sandboxes[name]) for name in self._stories]
+        self._top_ups = [self._kind(name, airflow, sandboxes[name]) for name in self._stories]
         alone = [top_up for top_up in self._top_ups if self._stories[top_up.name][0].alone]
         for top_up in self._top_ups:
             if top_up not in alone:
@@ -267,6 +319,17 @@ class SideBySide:
         for top_up in alone:
             story = self._stories[top_up.name][1]
             self._played[top_up.name] = pool.submit(_play_after, together, story, top_up)
+
+    def charged_since(self) -> dict[str, int]:
+        """Return how often those were charged whose story had ended well, more often than they were then."""
+        wait(self._played.values())
+        charged = {each.name: (each.charged, len(each.sandbox.charges())) for each in self._top_ups}
+        return {name: now for name, (then, now) in charged.items() if then and now != then}
+
+    def records(self) -> list[str]:
+        """Return the Variables that are left, once all are played."""
+        wait(self._played.values())
+        return self._top_ups[0].airflow.records()
 
     def outcomes(self) -> Counter[str]:
         """Return how often the top-ups ended in which way, once all are played."""
