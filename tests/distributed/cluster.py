@@ -4,6 +4,7 @@ They have in common what machines have: the network. There are Airflow's databas
 and Cloudflare's stand-in.
 """
 
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -34,7 +35,7 @@ TRIGGERS_PER_TRIGGERER = 8
 VISIBILITY_SECONDS = 10
 # How long a task may be queued: longer than those of a test wait for a slot.
 QUEUED_SECONDS = 40
-_REDELIVERED = "Task already running elsewhere, ignoring redelivered message"
+_RECEIVED = re.compile(r"Task execute_workload\[(.+?)\] received")
 _START_TIMEOUT = 120.0
 
 
@@ -179,8 +180,9 @@ class Cluster:
         return sorted(int(log.stem.partition("=")[2]) for log in logs)
 
     def redeliveries(self) -> int:
-        """Return how often a worker was handed a task that was running already."""
-        return sum(self._said(worker).count(_REDELIVERED) for worker in WORKERS)
+        """Return how often a message was handed to a worker that had been handed to one before."""
+        received = [message for worker in WORKERS for message in _RECEIVED.findall(self._said(worker))]
+        return len(received) - len(set(received))
 
     def wait_until(self, what: str, condition: Callable[[], Any], seconds: float) -> Any:
         """Wait until a condition holds and return what it returned; in vain: show what Airflow has logged."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from airflow_provider_cfbilling.charging.journal import Record
 from tests.real_airflow import processes
+from tests.real_airflow.deployment import HAS_API_SERVER
 from tests.real_airflow.processes import Process
 from tests.real_airflow.topups import AMOUNT_CENTS, FINISH_TIMEOUT, Setup, TopUp
 
@@ -29,7 +30,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, get_listener_manager, hookimpl
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 
 
@@ -49,7 +50,13 @@ class Topup(CfBillingCreateTopupOperator):
 
     def post_execute(self, context, result=None):
         if Path(order_of(context["ti"]) + ".die_last").exists():
-            self.on_success_callback = [*self.on_success_callback, lambda context: os._exit(1)]
+            get_listener_manager().add_listener(Death())
+
+
+class Death:
+    @hookimpl(trylast=True)
+    def on_task_instance_success(self, previous_state, task_instance):
+        os._exit(1)
 
 
 def dag(name):
@@ -85,10 +92,17 @@ class Scene(Setup):
 
     :param source: Dags, the first of which bears the story's name, ``{name}``.
     :param others: what the names of its other Dags add to that.
+    :param only_on_airflow_2: later ones cannot run it.
     """
 
     source: str = TWO
     others: Sequence[str] = ()
+    only_on_airflow_2: bool = False
+
+    def cannot_run(self) -> str | None:
+        if self.only_on_airflow_2 and HAS_API_SERVER:
+            return "this Airflow does not overturn a success"
+        return super().cannot_run()
 
     def dag(self, name: str) -> str:
         return self.source.format(name=name)
@@ -107,7 +121,7 @@ class Order:
         (ORDERS / f"{self._name}.die").touch()
 
     def die_after_success(self) -> None:
-        """Die when all else is done, callbacks included."""
+        """Die when all else is done, listeners included."""
         (ORDERS / f"{self._name}.die_last").touch()
 
     def wait(self) -> None:
@@ -194,6 +208,12 @@ class Play(TopUp):
     def freeze_with_supervisor(self, process: Process) -> None:
         processes.send(process.parent, signal.SIGSTOP)
         processes.send(process.pid, signal.SIGSTOP)
+
+    def until_reported(self, task_id: str) -> str:
+        """Wait until a task has returned; return the id of the top-up that it takes for its own."""
+        xcom = (task_id, -1, "return_value")
+        result = self.wait_until("it has returned", lambda: self.airflow.all_xcoms(self.name).get(xcom))
+        return str(result["payment_intent_id"])
 
     def keep_record(self, record: Record, try_number: int = 1) -> None:
         """Keep the record of a try as it is kept below Airflow 3.3."""
