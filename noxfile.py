@@ -25,6 +25,9 @@ AIRFLOWS = {
     "3.2.2": "2026-06-08",
     NEWEST: "2026-09-27",
 }
+# Providers whose releases serve older Airflows too. That of Celery, as Airflow 3.1 came with it, has workers
+# that take tasks and never run them: https://github.com/apache/airflow/issues/59707.
+AS_NEW_AS_CAN_BE = ("apache-airflow-providers-celery", "apache-airflow-providers-common-compat")
 PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
@@ -203,7 +206,7 @@ def renew_pins(session: nox.Session) -> None:
             # Airflow's executor for many machines breaks with later parts as Airflow does.
             wanted.write_text(f"apache-airflow{'[celery]' if airflow in DISTRIBUTED else ''}=={airflow}")
             lines = compiled(PYTHONS[0], "--exclude-newer", released)
-            lines = {line for line in lines if not line.startswith("apache-airflow-providers-common-compat")}
+            lines = {line for line in lines if not line.startswith(AS_NEW_AS_CAN_BE)}
             for python in pythons(airflow):
                 # A newer Python keeps what an older one chose, so that one file serves them all.
                 pinned.write_text("\n".join(lines))

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
-from tests.conftest import AIRFLOW_HOME
 
 SOURCE = """\
 from datetime import UTC, datetime
@@ -19,23 +21,23 @@ with DAG("tried_by_hand", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=
 """
 
 
+@pytest.mark.timeout(150)
 def test_task_that_is_tried_by_hand_charges_at_once_and_adopts_nothing(
-    sandbox: Sandbox, dag_folder: DagFolder
+    sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path
 ) -> None:
     other = sandbox.add_invoice(2500, amount_due_cents=2625)  # of another Dag run, a moment ago
-    path = AIRFLOW_HOME / "dags" / "tried_by_hand.py"
-    path.write_text(SOURCE)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", "tasks", "test", "tried_by_hand", "topup", "2026-01-31"],
-            env=dict(os.environ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=100,
-        )
-    finally:
-        path.unlink()
+    # An Airflow of its own: another process at this one's database would take its journal away.
+    dag_folder.copy_database(tmp_path)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "tried_by_hand.py").write_text(SOURCE)
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "tasks", "test", "tried_by_hand", "topup", "2026-01-31"],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     (charge,) = sandbox.charges()
     assert charge.invoice_id != other.id

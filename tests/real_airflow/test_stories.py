@@ -46,7 +46,7 @@ FOUR_AT_ONCE = """
 with dag("{name}"):
     Topup.partial(**options("{name}", window=600)).expand(amount_cents=[2500] * 4)
 """
-# How a try may end besides: Airflow 2 ends tries of its own accord while the processors are busy, and then one
+# How a try may end besides: Airflow 2 ends tries of its own accord when the processors are busy, and then one
 # more goes on from the record.
 ALSO = () if HAS_API_SERVER else ("resumed", "already_completed")
 
