@@ -17,7 +17,6 @@ from typing import Any
 
 from airflow_provider_cfbilling.charging.journal import Record
 from tests.real_airflow import processes
-from tests.real_airflow.deployment import HAS_API_SERVER
 from tests.real_airflow.processes import Process
 from tests.real_airflow.topups import AMOUNT_CENTS, FINISH_TIMEOUT, Setup, TopUp
 
@@ -92,17 +91,10 @@ class Scene(Setup):
 
     :param source: Dags, the first of which bears the story's name, ``{name}``.
     :param others: what the names of its other Dags add to that.
-    :param only_on_airflow_2: later ones cannot run it.
     """
 
     source: str = TWO
     others: Sequence[str] = ()
-    only_on_airflow_2: bool = False
-
-    def cannot_run(self) -> str | None:
-        if self.only_on_airflow_2 and HAS_API_SERVER:
-            return "this Airflow does not overturn a success"
-        return super().cannot_run()
 
     def dag(self, name: str) -> str:
         return self.source.format(name=name)
@@ -191,9 +183,6 @@ class Play(TopUp):
 
         self.wait_until("a try has failed", failed)
 
-    def until_run_failed(self) -> None:
-        self.wait_until("the run has failed", lambda: self.airflow.run_state(self.name) == "failed")
-
     def process_of(self, task_id: str, map_index: int = -1) -> Process:
         return self.wait_until(
             "it has a process",
@@ -201,19 +190,11 @@ class Play(TopUp):
         )
 
     def kill(self, task_id: str, map_index: int = -1) -> None:
-        process = self.process_of(task_id, map_index)
-        self.strike(process.pid)
-        self.until_ended(process.pid)
+        self.kill_task(self.process_of(task_id, map_index), task_id)
 
     def freeze_with_supervisor(self, process: Process) -> None:
         processes.send(process.parent, signal.SIGSTOP)
         processes.send(process.pid, signal.SIGSTOP)
-
-    def until_reported(self, task_id: str) -> str:
-        """Wait until a task has returned; return the id of the top-up that it takes for its own."""
-        xcom = (task_id, -1, "return_value")
-        result = self.wait_until("it has returned", lambda: self.airflow.all_xcoms(self.name).get(xcom))
-        return str(result["payment_intent_id"])
 
     def keep_record(self, record: Record, try_number: int = 1) -> None:
         """Keep the record of a try as it is kept below Airflow 3.3."""

@@ -38,7 +38,7 @@ def played() -> Iterator[None]:
 def test_task_killed_in_a_post_that_charges(top_up: TopUp) -> None:
     top_up.start()
     task = top_up.until_charge_hangs()
-    top_up.strike(task.pid)
+    top_up.kill_task(task)
     finished = top_up.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
@@ -48,7 +48,7 @@ def test_task_killed_in_a_post_that_charges(top_up: TopUp) -> None:
 def test_task_killed_in_a_post_that_does_not_charge(top_up: TopUp) -> None:
     top_up.start()
     task = top_up.until_charge_hangs()
-    top_up.strike(task.pid)
+    top_up.kill_task(task)
     finished = top_up.finish()
     assert finished.outcome in CHARGED
     assert finished.posts == 2
@@ -58,7 +58,7 @@ def test_task_killed_in_a_post_that_does_not_charge(top_up: TopUp) -> None:
 def test_task_killed_in_a_post_that_charges_later(top_up: TopUp) -> None:
     top_up.start()
     task = top_up.until_charge_hangs()
-    top_up.strike(task.pid)
+    top_up.kill_task(task)
     finished = top_up.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
@@ -68,7 +68,7 @@ def test_task_killed_in_a_post_that_charges_later(top_up: TopUp) -> None:
 def test_task_killed_after_the_answer(top_up: TopUp) -> None:
     top_up.start()
     top_up.wait_until("it asks for the settlement", lambda: top_up.count("checkTopupStatus"))
-    top_up.strike(top_up.process().pid)
+    top_up.kill_task(top_up.process())
     finished = top_up.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1
@@ -78,7 +78,7 @@ def test_task_killed_after_the_answer(top_up: TopUp) -> None:
 def test_task_killed_during_the_wait(top_up: TopUp) -> None:
     top_up.start()
     task = top_up.until_it_waits()
-    top_up.strike(task.pid)
+    top_up.kill_task(task)
     finished = top_up.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1
@@ -177,7 +177,7 @@ def test_marked_failed_in_the_post_and_cleared(top_up: TopUp) -> None:
     top_up.airflow.mark_failed(top_up.name)
     top_up.until_ended(task.pid)
     assert top_up.charge_hangs()
-    top_up.wait_until("the Dag run has failed", lambda: top_up.airflow.run_state(top_up.name) == "failed")
+    top_up.until_run_failed()
     top_up.airflow.clear(top_up.name)
     top_up.struck()
     finished = top_up.finish()

@@ -142,8 +142,7 @@ def test_second_of_two_cannot_ask_for_its_settlement(play: Play) -> None:
     assert len(ended.posts) == 2
 
 
-# Airflow 2 searches for a whole window after such a try, as the documentation says.
-@side_by_side.story(Scene(source=TWO_WITHOUT_WINDOW, needs_api_server=True))
+@side_by_side.story(Scene(source=TWO_WITHOUT_WINDOW, needs_retry_after_kill=True))
 def test_second_of_two_ends_by_itself_before_it_begins(play: Play) -> None:
     play.order("second").die()
     play.start_and_wait_before_second()
@@ -154,8 +153,7 @@ def test_second_of_two_ends_by_itself_before_it_begins(play: Play) -> None:
     assert ended.tries["second"] > 1
 
 
-# Airflow 2 searches for a whole window after such a try, as the documentation says.
-@side_by_side.story(Scene(source=TWO_WITHOUT_WINDOW, needs_api_server=True))
+@side_by_side.story(Scene(source=TWO_WITHOUT_WINDOW, needs_retry_after_kill=True))
 def test_second_of_two_is_killed_before_it_begins(play: Play) -> None:
     play.start_and_wait_before_second()
     play.kill("second")
@@ -164,33 +162,13 @@ def test_second_of_two_is_killed_before_it_begins(play: Play) -> None:
     assert ended.tries["second"] > 1
 
 
-@side_by_side.story(Scene(source=ONE, only_on_airflow_2=True))
-def test_airflow_2_searches_for_one_window_after_a_try_that_died_before_it_began(play: Play) -> None:
-    """The success of a task can be overturned there, and what is left of that is a try without a record."""
-    play.order().die()
-    play.start()
-    play.struck()
-    ended = play.end(1)
-    assert ended.outcomes == {"topup": "charged"}
-    assert len(ended.posts) == 1
-
-
-@side_by_side.story(Scene(only_on_airflow_2=True))
-def test_airflow_2_charges_too_little_when_the_second_of_two_dies_before_it_begins(play: Play) -> None:
-    """It cannot be told from a task that had charged: rather one charge for two than two for one."""
-    play.start_and_wait_before_second()
-    play.kill("second")
-    assert play.until_reported("second") == play.until_reported("first")
-    assert len(play.sandbox.charges()) == play.count("createTopup") == 1
-
-
 @side_by_side.story(Scene(source=TWO_DAGS, others=["other"]))
 def test_another_dag_tops_up_after_a_try_that_failed_before_its_charge(play: Play) -> None:
     fail_reads(play.sandbox, "getInvoiceHistory", times=2)
     let_other_dag_top_up_before_the_second_try(play)
 
 
-@side_by_side.story(Scene(source=TWO_DAGS, others=["other"], needs_api_server=True))
+@side_by_side.story(Scene(source=TWO_DAGS, others=["other"], needs_retry_after_kill=True))
 def test_another_dag_tops_up_after_a_try_that_died_before_it_began(play: Play) -> None:
     play.order().die()
     let_other_dag_top_up_before_the_second_try(play)
@@ -236,7 +214,7 @@ def test_second_of_two_is_cleared_when_both_have_finished(play: Play) -> None:
     assert play.count("createTopup") == 2
 
 
-@side_by_side.story(Scene(source=FOUR_AT_ONCE))
+@side_by_side.story(Scene(source=FOUR_AT_ONCE, needs_retry_after_kill=True))
 def test_one_of_four_that_are_mapped_is_killed_in_its_post(play: Play) -> None:
     last = play.order(map_index=3)
     last.wait()

@@ -19,7 +19,12 @@ from airflow_provider_cfbilling.sandbox.faults import When
 from airflow_provider_cfbilling.sandbox.records import Charge
 from tests.real_airflow import processes
 from tests.real_airflow.counters import Counters
-from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, Airflow
+from tests.real_airflow.deployment import (
+    HAS_API_SERVER,
+    HAS_TASK_STATE_STORE,
+    RETRIES_WHAT_WAS_KILLED,
+    Airflow,
+)
 from tests.real_airflow.processes import Process
 
 AMOUNT_CENTS = 2_500
@@ -71,6 +76,7 @@ class Setup:
     :param alone: run it when the others are done: it disturbs them.
     :param needs_api_server: Airflow below 3.0 cannot run it.
     :param needs_task_state_store: Airflow below 3.3 cannot run it.
+    :param needs_retry_after_kill: Airflow 3.0 cannot run it.
     """
 
     hangs: str | None = None
@@ -83,6 +89,7 @@ class Setup:
     alone: bool = False
     needs_api_server: bool = False
     needs_task_state_store: bool = False
+    needs_retry_after_kill: bool = False
 
     @property
     def window_seconds(self) -> float:
@@ -98,6 +105,8 @@ class Setup:
             return "this Airflow has no API server"
         if self.needs_task_state_store and not HAS_TASK_STATE_STORE:
             return "this Airflow has no task state store"
+        if self.needs_retry_after_kill and not RETRIES_WHAT_WAS_KILLED:
+            return "this Airflow does not retry a task whose process was killed"
         return None
 
     def dag_ids(self, name: str) -> list[str]:
@@ -188,6 +197,17 @@ class TopUp:
         for pid in pids:
             processes.send(pid, signal.SIGKILL)
         self._struck_at = time.monotonic()
+
+    def kill_task(self, process: Process, task_id: str = "topup") -> None:
+        """SIGKILL what runs the task's code. Where Airflow does not try again, do what a user does then."""
+        self.strike(process.pid)
+        self.until_ended(process.pid)
+        if not RETRIES_WHAT_WAS_KILLED:
+            self.until_run_failed()
+            self.airflow.clear(self.name, task_id)
+
+    def until_run_failed(self) -> None:
+        self.wait_until("the run has failed", lambda: self.airflow.run_state(self.name) == "failed")
 
     def freeze(self, *pids: int) -> None:
         for pid in pids:
