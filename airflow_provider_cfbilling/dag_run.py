@@ -14,17 +14,29 @@ _log = logging.getLogger(__name__)
 def cleared_after(context: Context) -> int | None:
     """Return the number of the last try that may have succeeded; None if none has.
 
-    A task that has succeeded runs again when a user clears it, which gives it its retries anew, on top of the
-    tries it has had. On Airflow 2 a success can also be overturned: by a failed heartbeat of an earlier try
-    that is noticed late, or twice.
+    A task that has succeeded runs again when a user clears it, which gives it its retries once more, on top
+    of the tries it has had. On Airflow 2 a success can also be overturned: by a failed heartbeat of an
+    earlier try that is noticed late, or twice. The audit log still has it.
     """
     ti: Any = context["ti"]
     if ti.try_number <= 1:
         return None
-    if not hasattr(ti, "get_ti_count"):  # Airflow 2
-        return int(ti.try_number) - 1
     had = int(ti.max_tries - context["task"].retries)
+    if not hasattr(ti, "get_ti_count"):  # Airflow 2
+        had = max(had, _last_success(ti))
     return had if had > 0 else None
+
+
+def _last_success(ti: Any) -> int:
+    """Return the number of the last earlier try whose success Airflow 2 has recorded; 0 if none has."""
+    from airflow.models.log import Log
+    from airflow.utils.session import create_session
+
+    task = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+    with create_session() as session:
+        successes = session.query(Log.try_number).filter_by(event="success", **task)
+        # A try that ends late may log the number of the one that follows it.
+        return max((min(number or 0, ti.try_number - 1) for (number,) in successes), default=0)
 
 
 def charge_by(context: Context, max_run_age: float | None) -> float | None:

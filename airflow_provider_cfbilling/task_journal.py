@@ -30,7 +30,7 @@ def journal_of(context: Context) -> Journal:
         Variables.of(context),
         try_number,
         try_started_at=started.timestamp() if started else None,
-        cleared_after=cleared_after(context),
+        cleared_after=lambda: cleared_after(context),
     )
     store = context.get("task_state_store")
     return variables if store is None else TaskStateJournal(store, variables, is_first_try=try_number <= 1)

@@ -1,13 +1,19 @@
-"""Until when a run of a schedule may charge, where the schedule is not one of clock times."""
+"""Until when a run of a schedule may charge, and which of a task's tries may have succeeded."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow import __version__ as airflow_version
+from airflow.models.taskinstance import TaskInstance
 from airflow.providers.common.compat.sdk import DAG
+from airflow.utils.session import create_session
+from packaging.version import Version
 
-from airflow_provider_cfbilling.dag_run import charge_by
+from airflow_provider_cfbilling.dag_run import charge_by, cleared_after
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.airflow_runs import DagFolder
 
 DAY = 86_400.0
 DUE = datetime(2026, 1, 31, 6, tzinfo=UTC)
@@ -49,3 +55,18 @@ def test_run_whose_successor_was_due_may_charge_until_then() -> None:
 )
 def test_run_without_a_successor_that_is_known_may_charge_for_a_day(told: Any) -> None:
     assert charge_by(told, DAY) == DUE.timestamp() + DAY
+
+
+@pytest.mark.skipif(Version(airflow_version).major > 2, reason="from Airflow 3.0 on a success is final")
+@pytest.mark.parametrize(("amount_cents", "last_success"), [(2500, 1), (1, None)], ids=["success", "failure"])
+def test_airflow_2_still_knows_of_a_success_that_it_overturned(
+    sandbox: Sandbox, dag_folder: DagFolder, amount_cents: int, last_success: int | None
+) -> None:
+    task_id = f"success_{last_success}"
+    dag_folder.run(f"CfBillingCreateTopupOperator(task_id='{task_id}', amount_cents={amount_cents})")
+    with create_session() as session:
+        ti = session.query(TaskInstance).filter_by(task_id=task_id).one()
+        session.expunge(ti)
+    for ti.try_number in (2, 3):
+        told: Any = {"ti": ti, "task": SimpleNamespace(retries=ti.max_tries)}
+        assert cleared_after(told) == last_success

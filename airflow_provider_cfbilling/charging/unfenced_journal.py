@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from airflow_provider_cfbilling.api.wire import SendBy
@@ -55,7 +56,8 @@ class UnfencedJournal:
     """The records of all tries, as one of them sees and writes them.
 
     :param try_number: of this try. Later ones have larger numbers, without large gaps.
-    :param cleared_after: the last try before a user has cleared the task, if one has.
+    :param cleared_after: returns the last try that may have succeeded, and so have removed its record; None:
+        none has.
     :param try_started_at: when Airflow started this try, in Unix seconds; None: that is not known.
     """
 
@@ -66,7 +68,7 @@ class UnfencedJournal:
         store: Store,
         try_number: int,
         try_started_at: float | None = None,
-        cleared_after: int | None = None,
+        cleared_after: Callable[[], int | None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
@@ -84,7 +86,9 @@ class UnfencedJournal:
             self._check_soon_enough()
         if own or self._number > 1:
             self._sleep(takeover_seconds)
-        latest = self.latest() or started
+        latest = self.latest()
+        if latest is None:  # also from here on, while this one waited
+            latest = replace(started, cleared=started.cleared or self._cleared_after() is not None)
         if self._store.get(self._number) is None:
             raise OSError("the record of this try cannot be read")
         if latest not in (own, started):
@@ -105,15 +109,17 @@ class UnfencedJournal:
 
         Else what shows that none was discarded: that of the last try before a clear. None: nothing does.
         """
-        found = None
+        started = {}
         for _ in range(_READS):
             for number in (self._number, *range(self._number - 1, 0, -1)):
                 record = self._read(number)
                 if record and record.state != "started":
                     return record
-                if record and number == self._cleared_after and not record.cleared:
-                    found = record
-        return found
+                if record:
+                    started[number] = record
+        # Asked last: a success is recorded before its record is removed.
+        last = started.get(self._cleared_after() or 0)
+        return None if last is None or last.cleared else last
 
     def _check_not_superseded(self) -> None:
         """Make sure that no later try has begun.

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class TaskStates:
         self._task_of: dict[str, str] = {}  # by id of the current try
         self._values: dict[tuple[str, str], str] = {}
         self._variables: dict[tuple[str, int], str | None] = {}
+        self._successes: dict[str, list[int]] = defaultdict(list)  # of Airflow 2's audit log
         self._late: list[tuple[float, tuple[str, int], str | None]] = []
 
     def begin_try(self, task: str, ti_id: str) -> None:
@@ -56,6 +58,9 @@ class TaskStates:
         """Read, or write where there is a value. A Variable is anybody's to read and to write."""
         if "variable" in question:
             return {"value": self._variable(question)}
+        if "successes" in question:
+            self._successes[question["task"]] += question["successes"]
+            return {"value": self._successes[question["task"]]}
         task = self._task_of.get(question["ti_id"])
         if task is None:
             return {"refused": True, "value": None}

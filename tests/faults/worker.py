@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
     get_listener_manager,
 )
 
-from airflow_provider_cfbilling import task_journal
+from airflow_provider_cfbilling import dag_run, task_journal
 from airflow_provider_cfbilling.charging import protocol, unfenced_journal
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 from tests.faults.rows import MAX_START, SEND_WITHIN, TAKEOVER_MARGIN
@@ -33,7 +33,7 @@ _RELEASE = tuple(int(part) for part in airflow_version.split(".")[:2])
 # 3.0 and 3.1: a try whose success the api-server refuses ends there; from 3.2 on listeners hear of it. 2.11
 # refuses nothing: a try that was given up overwrites the state, and listeners hear of it.
 LISTENERS_AFTER_REFUSAL = not (3, 0) <= _RELEASE < (3, 2)
-_READS_DATABASE = _RELEASE < (3, 0)
+IS_AIRFLOW_2 = _RELEASE < (3, 0)
 _LATE_SECONDS = 0.3
 
 
@@ -212,14 +212,15 @@ def run_task(job: Job, line: Line) -> None:
     protocol.TAKEOVER_MARGIN_SECONDS = TAKEOVER_MARGIN
     unfenced_journal.MAX_START_SECONDS = MAX_START
     unfenced_journal.WRITE_WITHIN_SECONDS = SEND_WITHIN
-    if _READS_DATABASE:
+    if IS_AIRFLOW_2:
         task_journal._is_given_up = lambda ti: ti.is_given_up()
+        dag_run._last_success = lambda ti: ti.last_success()
     befalls: Callable[[str], str] = (lambda point: "") if job.has_store else fate.reached
     task_journal.Variables = Variables(line, job.task, befalls)  # type: ignore[assignment,misc]
     try:
         operator = CfBillingCreateTopupOperator(task_id="topup", retries=job.retries, **job.operator)
         context: Any = {
-            "ti": (_TaskInstance if _READS_DATABASE else _RuntimeTaskInstance)(job, line, fate.reached),
+            "ti": (_TaskInstance if IS_AIRFLOW_2 else _RuntimeTaskInstance)(job, line, fate.reached),
             "task": operator,
             "dag_run": SimpleNamespace(**job.dag_run),
             "data_interval_end": job.dag_run["start_date"],
@@ -235,8 +236,9 @@ def run_task(job: Job, line: Line) -> None:
         success = {"ended": "success", "result": result}
         fate.reached("succeeded")
         refused = context["ti"].is_given_up()
-        if refused and _READS_DATABASE:
+        if refused and IS_AIRFLOW_2:
             context["ti"].try_number += 1  # refreshed from the database
+        context["ti"].log_success()
         tell(success)
         if not refused or LISTENERS_AFTER_REFUSAL:
             _tell_listeners(context["ti"])
@@ -286,6 +288,15 @@ class _TaskInstance:
     def is_given_up(self) -> bool:
         """Tell whether a later try has begun."""
         return bool(self._line.ask({"ti_id": self._ti_id})["refused"])
+
+    def log_success(self) -> None:
+        """Keep it in Airflow's audit log."""
+        self._line.ask({"task": self.run_id, "successes": [self.try_number]})
+
+    def last_success(self) -> int:
+        """Return the last earlier try whose success is in the audit log."""
+        logged = self._line.ask({"task": self.run_id, "successes": []})["value"]
+        return max((min(number, self.try_number - 1) for number in logged), default=0)
 
 
 class _RuntimeTaskInstance(_TaskInstance):
