@@ -1,21 +1,23 @@
-"""What operators, sensors and triggers share."""
+"""What operators and sensors share."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-from airflow_provider_cfbilling.api.money import is_number_above_0
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 
+# What Airflow resumes a deferred task with if it was not the trigger that ended the wait. Airflow 2 does not
+# tell the trigger's timeout from the task's.
+_TRIGGER_FAILED = ("Trigger failure",)
+_TRIGGER_TIMED_OUT = ("Trigger timeout", "Trigger/execution timeout")
 
-class WithHook:
+
+class CfBillingHookMixin:
     """A task with a connection.
 
     The hook is imported when the task runs. It brings ``requests``, which would cost every parse of a Dag
@@ -33,7 +35,7 @@ class WithHook:
         return CfBillingHook(self.cfbilling_conn_id, self.account_id)
 
 
-class WithTrigger:
+class DeferrableMixin:
     """A task that can wait in the triggerer. If no trigger can wait for it, it waits itself."""
 
     log: Any
@@ -44,54 +46,16 @@ class WithTrigger:
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume a deferred task, also from a trigger that failed as a whole: it could not be loaded, say."""
-        if next_method == "__fail__" and (next_kwargs or {}).get("error") == "Trigger failure":
+        if _resumed_with(_TRIGGER_FAILED, next_method, next_kwargs):
             lines = [line for line in (next_kwargs or {}).get("traceback") or () if line.strip()]
             return self.execute_without_trigger(context, lines[-1].strip() if lines else "it failed")
         return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]
 
 
-def check_boolean(name: str, value: bool) -> bool:
-    """Return ``value`` if it is True or False, or raise :class:`ValueError`: "False" is true in Python."""
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"{name} must be True or False, known when the Dag is parsed; got {value!r:.60}. It takes no "
-            "text and no template."
-        )
-    return value
+def trigger_timed_out(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
+    """Tell whether a deferred task is resumed because its wait took too long."""
+    return _resumed_with(_TRIGGER_TIMED_OUT, next_method, next_kwargs)
 
 
-def check_seconds(name: str, value: float) -> float:
-    """Return ``value`` if it is a number of seconds above 0, or raise :class:`ValueError`."""
-    if not is_number_above_0(value):
-        raise ValueError(f"{name} must be a number of seconds above 0; got {value!r}.")
-    return value
-
-
-def checked_cents(name: str, value: Any) -> float:
-    """Return a number of cents given as itself or as its text, or raise :class:`ValueError`."""
-    try:
-        cents: Any = float(value) if isinstance(value, str) else value
-    except ValueError:
-        cents = None
-    if not is_number_above_0(cents):
-        raise ValueError(f"{name} must be a number of cents above 0 (1000 is $10.00); got {value!r:.60}.")
-    return float(cents)
-
-
-def checked_moment(name: str, value: datetime | str) -> datetime:
-    """Return a moment given as itself or as ISO 8601 text, or raise :class:`ValueError`."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if moment.tzinfo is not None:
-            return moment
-    except (AttributeError, TypeError, ValueError):
-        pass
-    raise ValueError(
-        f"{name} must be a datetime with a time zone, or its text such as 2026-01-31T00:00:00+00:00; "
-        f"got {value!r:.60}."
-    )
-
-
-def number_if_rendered(value: Any) -> Any:
-    """Return the whole number that a template rendered as text; anything else as it is."""
-    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+def _resumed_with(errors: tuple[str, ...], next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
+    return next_method == "__fail__" and (next_kwargs or {}).get("error") in errors

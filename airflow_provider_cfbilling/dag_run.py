@@ -43,8 +43,9 @@ def charge_by(context: Context, max_run_age: float | None) -> float | None:
     """Return until when the Dag run may charge, in Unix seconds; None: at any time.
 
     The schedule must not charge for each period that was missed. So a run is too late ``max_run_age`` seconds
-    after its time, and also where the schedule's next run was due before this one began. A run that somebody
-    asked for, or an event, is never too late.
+    after its time, and also if the schedule's next run was due before this one began. A run that a user or an
+    event has started is never too late, nor one of a schedule without periods, such as ``@once``: it has
+    missed none.
     """
     dag_run: Any = context["dag_run"]
     if max_run_age is None or dag_run.run_type not in ("scheduled", "backfill"):
@@ -52,22 +53,22 @@ def charge_by(context: Context, max_run_age: float | None) -> float | None:
     due: Any = getattr(dag_run, "run_after", None) or context["data_interval_end"]
     latest = float(due.timestamp()) + max_run_age
     try:
-        superseded_at = _superseded_at(context)
+        timetable = _timetable_of(context)
+        if not timetable.periodic:
+            return None
+        superseded_at = _superseded_at(context, timetable)
     except Exception as error:  # a schedule may be anybody's code: max_run_age is left
         _log.warning("Cannot tell when the schedule's next run is due: %s: %s", type(error).__name__, error)
         return latest
     return latest if superseded_at is None else min(latest, superseded_at)
 
 
-def _superseded_at(context: Context) -> float | None:
-    """Return when the next run was due, in Unix seconds, where that was before this one began; else None."""
+def _superseded_at(context: Context, timetable: Any) -> float | None:
+    """Return when the next run was due, in Unix seconds, if that was before this one began; else None."""
     dag_run: Any = context["dag_run"]
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     cleared = bool(getattr(dag_run, "clear_number", 0))  # somebody wants it, and has set its start anew
     if cleared or not (start and end and dag_run.start_date):
-        return None
-    timetable = _timetable_of(context)
-    if not timetable.periodic:  # such as @continuous, which wants the next run now, whenever it is asked
         return None
     from airflow.providers.common.compat.sdk import timezone  # type: ignore[attr-defined]
     from airflow.timetables.base import DataInterval, TimeRestriction

@@ -115,7 +115,7 @@ class DagFolder:
                 _name(*task): state for *task, state in rows("task_id, map_index, state", "task_instance")
             }
             xcoms = {
-                (_name(*task), key): json.loads(value)
+                (_name(*task), key): json.loads(value) if isinstance(value, str | bytes) else value
                 for *task, key, value in rows("task_id, map_index, key, value", "xcom")
             }
         return Run(state, tasks, xcoms, ends)

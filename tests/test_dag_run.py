@@ -48,10 +48,8 @@ def test_run_whose_successor_was_due_may_charge_until_then() -> None:
         context(interval=False),  # a partition's run
         context(clear_number=1),
         context(dag=SimpleNamespace(timetable=Broken())),
-        context(dag=DAG("continuous", schedule="@continuous", start_date=DUE, max_active_runs=1)),
-        context(dag=DAG("once", schedule="@once", start_date=DUE)),
     ],
-    ids=["no interval", "cleared", "broken schedule", "continuous", "once"],
+    ids=["no interval", "cleared", "broken schedule"],
 )
 def test_run_without_a_successor_that_is_known_may_charge_for_a_day(told: Any) -> None:
     assert charge_by(told, DAY) == DUE.timestamp() + DAY
@@ -70,3 +68,11 @@ def test_airflow_2_still_knows_of_a_success_that_it_overturned(
     for ti.try_number in (2, 3):
         told: Any = {"ti": ti, "task": SimpleNamespace(retries=ti.max_tries)}
         assert cleared_after(told) == last_success
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
+@pytest.mark.parametrize(("schedule", "more"), [("@once", {}), ("@continuous", {"max_active_runs": 1})])
+def test_schedule_without_periods_has_missed_none(schedule: str, more: dict[str, Any], run_type: str) -> None:
+    told = context(dag=DAG("without_periods", schedule=schedule, start_date=DUE, **more))
+    told["dag_run"].run_type = run_type
+    assert charge_by(told, DAY) is None

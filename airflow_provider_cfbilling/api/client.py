@@ -4,17 +4,17 @@ Not here, because API tokens may not do it (Cloudflare answers 403): creating or
 top-up's configuration, which is for the dashboard only, and setting the legacy spending limit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
+from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.envelope import result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
     CfBillingError,
-    CfBillingInvalidRequestError,
     CfBillingOutcomeUnknownError,
     CfBillingPaymentDeclinedError,
     CfBillingPermissionError,
@@ -32,12 +32,10 @@ from airflow_provider_cfbilling.api.models import (
     TopupStatus,
     UsageHistory,
 )
-from airflow_provider_cfbilling.api.reader import AnyModel, is_id, read
+from airflow_provider_cfbilling.api.reader import AnyModel, read
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.api.transport import Answer, Transport
 from airflow_provider_cfbilling.api.wire import SendBy
-
-MIN_TOPUP_CENTS = 1000
 
 _AFTER_A_DECLINE = (
     "Ask the card's bank, or set another card on the AI Gateway page of the Cloudflare dashboard (Credits "
@@ -53,18 +51,32 @@ class CfBillingClient:
 
     Every method raises a :class:`~airflow_provider_cfbilling.api.errors.CfBillingError`. All but
     :meth:`create_topup` only read, and are tried again when Cloudflare cannot be reached.
+
+    :param read_settings: returns the settings as they are now, None if they cannot be read: the credentials
+        may have been renewed while somebody waits.
     """
 
-    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        transport: Transport | None = None,
+        read_settings: Callable[[], Settings | None] = lambda: None,
+    ) -> None:
         self.account_id = settings.account_id
-        self.read_timeout = settings.read_timeout
         self._settings = settings
         self._transport = transport or Transport(settings)
+        self._read_settings = read_settings
         self._root = f"/accounts/{settings.account_id}/ai-gateway/billing"
 
     def for_account(self, account_id: str) -> "CfBillingClient":
         """Return a client for another account with the same credentials, over the same connections."""
-        return CfBillingClient(replace(self._settings, account_id=account_id), self._transport)
+        settings = replace(self._settings, account_id=account_id)
+        return CfBillingClient(settings, self._transport, self._read_settings)
+
+    @property
+    def read_timeout(self) -> float:
+        """Seconds from the first byte of a request to the last byte of its response."""
+        return self._settings.read_timeout
 
     def close(self) -> None:
         """Close the connections."""
@@ -85,9 +97,9 @@ class CfBillingClient:
         :param payment_method_id: Stripe payment method to charge instead of the account's default.
         :param send_by: the moment after which it must not be sent any more.
         """
-        body: dict[str, Any] = {"amount": checked_amount_cents(amount_cents)}
-        if payment_method_id is not None:
-            body["payment_method_id"] = checked_id("payment_method_id", payment_method_id)
+        body: dict[str, Any] = {"amount": validation.amount_cents(amount_cents)}
+        if method := validation.stripe_id("payment_method_id", payment_method_id):
+            body["payment_method_id"] = method
         reply = self._transport.send_once(f"{self._root}/topup", body, send_by)
         try:
             with _needs(_WRITE):
@@ -107,9 +119,10 @@ class CfBillingClient:
 
     def get_topup_status(self, payment_intent_id: str) -> TopupStatus:
         """Tell whether a top-up has settled. A POST that only reads; it needs "AI Gateway Write"."""
-        body = {"payment_intent_id": checked_id("payment_intent_id", payment_intent_id)}
+        name = "payment_intent_id"
+        body = {name: validation.required(name, validation.stripe_id(name, payment_intent_id))}
         with _needs(_WRITE):
-            answer = self._transport.read("POST", f"{self._root}/topup/status", json=body)
+            answer = self._read("POST", "/topup/status", json=body)
         return read(TopupStatus, answer.result)
 
     def get_topup_config(self) -> TopupConfig:
@@ -142,9 +155,8 @@ class CfBillingClient:
         :param page: which page, from 1. The answer is paginated, but the reference names no parameter for
             it, so that ``pagination.page`` of the answer may be another.
         """
-        if type not in ("auto", "manual", "all"):
-            raise CfBillingInvalidRequestError(f"type must be auto, manual or all; got {type!r}.")
-        params: dict[str, str | int] = {"type": type} if page == 1 else {"type": type, "page": page}
+        kind = validation.choice("type", type, ("auto", "manual", "all")) or "all"
+        params: dict[str, str | int] = {"type": kind} if page == 1 else {"type": kind, "page": page}
         answer = self._ask("/invoice-history", **params)
         return read(InvoiceHistory, answer.result, answered_at=answer.answered_at)
 
@@ -164,16 +176,11 @@ class CfBillingClient:
         :param start: from when, with a time zone.
         :param end: until when, with a time zone.
         """
-        if window not in ("day", "hour"):
-            raise CfBillingInvalidRequestError(f"window must be day or hour; got {window!r}.")
-        params: dict[str, str | int] = {"value_grouping_window": window}
-        for name, moment in (("start", start), ("end", end)):
-            if moment is not None:
-                if not isinstance(moment, datetime) or moment.tzinfo is None:
-                    raise CfBillingInvalidRequestError(
-                        f"{name} must be a datetime with a time zone; got {moment!r:.60}."
-                    )
-                params[f"{name}_time"] = int(moment.timestamp() * 1000)
+        window_ = validation.required("window", validation.choice("window", window, ("day", "hour")))
+        params: dict[str, str | int] = {"value_grouping_window": window_}
+        for name, value in (("start", start), ("end", end)):
+            if at := validation.timestamp(name, value):
+                params[f"{name}_time"] = int(at.timestamp() * 1000)
         return self._get(UsageHistory, "/usage-history", **params)
 
     def get_spending_limit(self) -> SpendingLimit:
@@ -185,7 +192,27 @@ class CfBillingClient:
 
     def _ask(self, path: str, **params: str | int) -> Answer:
         with _needs(_READ):
-            return self._transport.read("GET", self._root + path, params=params)
+            return self._read("GET", path, params=params)
+
+    def _read(self, method: str, path: str, **arguments: Any) -> Answer:
+        """Read, again with credentials that have been renewed since they were read, if these are refused."""
+        try:
+            return self._transport.read(method, self._root + path, **arguments)
+        except (CfBillingAuthenticationError, CfBillingPermissionError):
+            if not self._renew():
+                raise
+            return self._transport.read(method, self._root + path, **arguments)
+
+    def _renew(self) -> bool:
+        """Read the settings again, and tell whether they have changed. The account stays the same."""
+        latest = self._read_settings()
+        if latest is None:
+            return False
+        latest = replace(latest, account_id=self.account_id)
+        if latest == self._settings:
+            return False
+        self._settings, self._transport = latest, Transport(latest)
+        return True
 
 
 @contextmanager
@@ -200,25 +227,3 @@ def _needs(permission: str) -> Iterator[None]:
         # The credentials may be fine, but for other accounts or permissions only.
         needed = f'The API token must be valid and hold "{permission}" on this account'
         raise error.extended(needed) from None
-
-
-def checked_amount_cents(amount_cents: object) -> int:
-    """Return ``amount_cents`` if it can be charged, or raise :class:`CfBillingInvalidRequestError`."""
-    if isinstance(amount_cents, bool) or not isinstance(amount_cents, int):
-        raise CfBillingInvalidRequestError(
-            f"amount_cents must be a whole number of cents (1000 is $10.00); got {amount_cents!r:.60}."
-        )
-    if amount_cents < MIN_TOPUP_CENTS:
-        raise CfBillingInvalidRequestError(
-            f"amount_cents must be at least {MIN_TOPUP_CENTS} ($10.00); got {amount_cents}."
-        )
-    return amount_cents
-
-
-def checked_id(name: str, value: object) -> str:
-    """Return ``value`` if it can be an id of Stripe's, or raise :class:`CfBillingInvalidRequestError`."""
-    if not is_id(value):
-        raise CfBillingInvalidRequestError(
-            f"{name} must be an id made of letters, digits, _ and -; got {value!r:.60}."
-        )
-    return value

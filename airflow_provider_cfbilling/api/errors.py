@@ -52,8 +52,8 @@ class CfBillingError(Exception):
         return longer
 
 
-class CfBillingInvalidRequestError(CfBillingError):
-    """Refused for what was asked: by us before any request, or by Cloudflare (a 4xx)."""
+class CfBillingInvalidRequestError(CfBillingError, ValueError):
+    """Refused for what was requested: by us before any request, or by Cloudflare (a 4xx)."""
 
 
 class CfBillingAuthenticationError(CfBillingError):

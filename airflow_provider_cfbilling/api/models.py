@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
-from airflow_provider_cfbilling.api.reader import Id, Key, Link, Model, is_id
+from airflow_provider_cfbilling.api.reader import Id, Key, Link, Model
 from airflow_provider_cfbilling.api.text import one_line
+from airflow_provider_cfbilling.validation import is_stripe_id
 
 _LONGEST_WORD = 40
 
@@ -32,7 +33,7 @@ class Topup(Model):
         """Read an accepted top-up. Only a wrong id is an error: the card is charged all the same."""
         found = value if isinstance(value, dict) else {}
         payment_intent_id = found.get("payment_intent_id")
-        if not is_id(payment_intent_id):
+        if not is_stripe_id(payment_intent_id):
             raise CfBillingMalformedResponseError("The answer holds no readable payment_intent_id")
         onboarding, brand, last4 = (found.get(name) for name in ("onboarding", "brand", "last4"))
         return cls(

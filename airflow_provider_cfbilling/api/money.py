@@ -1,13 +1,4 @@
-"""Cents: whether they can be some, and as a person reads them."""
-
-import math
-from typing import Any
-
-
-def is_number_above_0(value: Any) -> bool:
-    """Tell whether ``value`` is a finite number above 0; a truth value is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0
+"""Cents as a person reads them."""
 
 
 def dollars(cents: float | None) -> str:

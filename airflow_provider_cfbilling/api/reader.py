@@ -10,7 +10,6 @@ from typing import (
     Any,
     Literal,
     NewType,
-    TypeGuard,
     TypeVar,
     Union,
     get_args,
@@ -20,6 +19,7 @@ from typing import (
 
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
 from airflow_provider_cfbilling.api.text import one_line
+from airflow_provider_cfbilling.validation import is_stripe_id
 
 Id = NewType("Id", str)
 """Text of letters, digits, _ and -, so that it means the same wherever it is put."""
@@ -27,7 +27,6 @@ Id = NewType("Id", str)
 Link = NewType("Link", str)
 """An address that people can click on without harm."""
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,254}")
 # No user name, which reads like a host, and nothing that could end an attribute of a page.
 _LINK = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.\-]*(:[0-9]{1,5})?([/?][!#$%&(-;=?-\[\]_a-z~]*)?")
 _LONGEST_LINK = 2000
@@ -93,7 +92,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         (kind,) = (option for option in get_args(kind) if option is not NoneType)
         if kind is datetime and value == 0:
             return None  # how the API says "never"
-        if kind is Id and isinstance(value, str) and not is_id(value):
+        if kind is Id and isinstance(value, str) and not is_stripe_id(value):
             return None  # one odd invoice must not make the whole history unreadable
     if value is None:
         raise CfBillingMalformedResponseError(f"The answer's {where} is missing or null")
@@ -122,13 +121,8 @@ def _text(value: Any, where: str) -> str:
     return one_line(value)
 
 
-def is_id(value: object) -> TypeGuard[str]:
-    """Tell whether ``value`` can be an id of Stripe's."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
-
-
 def _id(value: Any, where: str) -> Id:
-    if not is_id(value):
+    if not is_stripe_id(value):
         raise CfBillingMalformedResponseError(f"The answer's {where} is not an id")
     return Id(value)
 

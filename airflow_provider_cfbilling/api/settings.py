@@ -1,16 +1,15 @@
 """Whom to ask, as whom, and how patiently. Refuses by name what cannot work, before any request."""
 
 import ipaddress
-import math
 import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
 
 DEFAULT_BASE_URL = "https://api.cloudflare.com/client/v4"
 
-_ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 # Visible ASCII: what an HTTP header can carry without ever being read as two headers.
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
 
@@ -38,25 +37,16 @@ class Settings:
     max_attempts: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "account_id", checked_account_id(self.account_id))
+        object.__setattr__(self, "account_id", validation.required_account_id(self.account_id))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url))
         _check_secret(self.secret, "Global API Key" if self.email is not None else "API token")
         if self.email is not None:
             _check_email(self.email)
-        _check_range("connect_timeout", self.connect_timeout, 0.001, 600, "seconds")
-        _check_range("read_timeout", self.read_timeout, 0.001, 600, "seconds")
-        _check_range("max_attempts", self.max_attempts, 1, 20, "tries of a read")
-
-
-def checked_account_id(account_id: object) -> str:
-    """Return the account id in lower case, or raise :class:`CfBillingInvalidRequestError`."""
-    if isinstance(account_id, str) and _ACCOUNT_ID.fullmatch(account_id.lower()):
-        return account_id.lower()
-    shown = f"{account_id!r:.60}" if account_id else "nothing"
-    raise CfBillingInvalidRequestError(
-        "account id must be 32 hex digits, as in the address of the Cloudflare dashboard "
-        f"(dash.cloudflare.com/<account id>); got {shown}."
-    )
+        for name in ("connect_timeout", "read_timeout"):
+            timeout = validation.number(name, getattr(self, name), 0.001, 600, "seconds")
+            object.__setattr__(self, name, timeout)
+        attempts = validation.number("max_attempts", self.max_attempts, 1, 20, "tries of a read", whole=True)
+        object.__setattr__(self, "max_attempts", attempts)
 
 
 def _checked_base_url(base_url: str) -> str:
@@ -103,8 +93,3 @@ def _check_email(email: object) -> None:
         raise CfBillingInvalidRequestError(
             f"email must be the address that the Global API Key belongs to; got {email!r:.60}."
         )
-
-
-def _check_range(name: str, value: float, low: float, high: float, unit: str) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise CfBillingInvalidRequestError(f"{name} must be from {low:g} to {high:g} {unit}; got {value!r}.")

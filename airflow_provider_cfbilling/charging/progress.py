@@ -85,6 +85,12 @@ class Progress:
         return self.settlement_deadline is not None and time.time() >= self.settlement_deadline
 
     @property
+    def is_overdue(self) -> bool:
+        """Whether the task has to decide, though nothing can be read."""
+        deadline = self.settlement_deadline if self.phase == "settle" else self.reconcile_deadline_here
+        return deadline is not None and time.time() >= deadline
+
+    @property
     def may_be_unknown_yet(self) -> bool:
         """Whether Cloudflare may not know the accepted top-up everywhere yet."""
         return self.not_found_deadline is not None and time.time() < self.not_found_deadline

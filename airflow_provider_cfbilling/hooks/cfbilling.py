@@ -1,21 +1,14 @@
 """From an Airflow connection to a client of the AI Gateway Billing API."""
 
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Literal
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowSkipException,
-    BaseHook,
-    Connection,
-)
+from airflow.providers.common.compat.sdk import BaseHook, Connection
 
+from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingInvalidRequestError
 from airflow_provider_cfbilling.api.models import (
@@ -31,14 +24,9 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.money import dollars
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
-from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 
-_NUMBERS: dict[str, type[int] | type[float]] = {
-    "connect_timeout": float,
-    "read_timeout": float,
-    "max_attempts": int,
-}
+_NUMBERS = ("connect_timeout", "read_timeout", "max_attempts")
 _EXTRAS = ("email", *_NUMBERS)
 
 
@@ -63,6 +51,7 @@ class CfBillingHook(BaseHook):
         super().__init__(**kwargs)
         self.cfbilling_conn_id = cfbilling_conn_id
         self.account_id = account_id
+        self._clients: dict[str | None, CfBillingClient] = {}
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -74,17 +63,29 @@ class CfBillingHook(BaseHook):
 
     def get_conn(self) -> CfBillingClient:
         """Return the client of the hook's account."""
-        return self._client
+        return self.get_client(None)
 
     def get_client(self, account_id: str | None) -> CfBillingClient:
         """Return the client of another account of the same connection; None: of the hook's account."""
-        client = self.get_conn()
-        return client if account_id in (None, client.account_id) else client.for_account(account_id)
+        if not self._clients:
+            first = CfBillingClient(self._settings(), read_settings=self._latest_settings)
+            self._clients = {None: first, first.account_id: first}
+        key = validation.account_id(account_id)
+        if key not in self._clients:
+            self._clients[key] = self._clients[None].for_account(str(key))
+        return self._clients[key]
 
-    @cached_property
-    def _client(self) -> CfBillingClient:
-        connection = self.get_connection(self.cfbilling_conn_id)
-        return CfBillingClient(settings_from_connection(connection, self.account_id))
+    def _settings(self) -> Settings:
+        conn_id = connection_id(self.cfbilling_conn_id)
+        return settings_from_connection(self.get_connection(conn_id), self.account_id)
+
+    def _latest_settings(self) -> Settings | None:
+        """Return what the connection says now, for credentials that were renewed while a task waits."""
+        try:
+            return self._settings()
+        except Exception as error:  # what was refused says more
+            self.log.warning("The connection cannot be read again: %s", type(error).__name__)
+            return None
 
     def create_topup(self, amount_cents: int, payment_method_id: str | None = None) -> Topup:
         """Charge a card, now: two calls are two charges. See :meth:`CfBillingClient.create_topup`.
@@ -136,9 +137,7 @@ class CfBillingHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Read the balance once and say what was found, or what is wrong."""
         try:
-            connection = self.get_connection(self.cfbilling_conn_id)
-            settings = settings_from_connection(connection, self.account_id)
-            with closing(CfBillingClient(replace(settings, max_attempts=1))) as client:
+            with closing(CfBillingClient(replace(self._settings(), max_attempts=1))) as client:
                 balance = client.get_credit_balance()
         except CfBillingError as error:
             return False, str(error)
@@ -146,6 +145,11 @@ class CfBillingHook(BaseHook):
             f"Connected. Balance: {dollars(balance.balance_cents)}. "
             f"Auto top-up: {_described(balance.topup_config)}."
         )
+
+
+def connection_id(cfbilling_conn_id: object) -> str:
+    """Return the id of a connection; nothing given is the default one."""
+    return validation.text("cfbilling_conn_id", cfbilling_conn_id) or CfBillingHook.default_conn_name
 
 
 def settings_from_connection(connection: Connection, account_id: str | None = None) -> Settings:
@@ -157,11 +161,11 @@ def settings_from_connection(connection: Connection, account_id: str | None = No
         extra = _extra(connection)
         _refuse_unused(connection)
         return Settings(
-            account_id=connection.login or "" if account_id is None else account_id,
+            account_id=validation.account_id(account_id) or connection.login or "",
             secret=connection.password or "",
-            email=extra.get("email") or None,
+            email=None if validation.is_absent(extra.get("email")) else extra["email"],
             base_url=connection.host or DEFAULT_BASE_URL,
-            **{name: _number(name, extra[name]) for name in _NUMBERS if extra.get(name) not in (None, "")},
+            **{name: extra[name] for name in _NUMBERS if not validation.is_absent(extra.get(name))},
         )
     except CfBillingInvalidRequestError as error:
         raise CfBillingInvalidRequestError(
@@ -195,17 +199,6 @@ def _refuse_unused(connection: Connection) -> None:
             )
 
 
-def _number(name: str, value: Any) -> Any:
-    kind = _NUMBERS[name]
-    try:
-        if isinstance(value, bool) or (kind is int and float(value) != int(value)):
-            raise ValueError
-        return kind(value)
-    except (TypeError, ValueError, OverflowError):
-        what = "a whole number" if kind is int else "a number of seconds"
-        raise CfBillingInvalidRequestError(f"{name} must be {what}; got {value!r:.60}.") from None
-
-
 def _described(config: TopupConfig) -> str:
     match config.state:
         case "disabled":
@@ -215,19 +208,3 @@ def _described(config: TopupConfig) -> str:
         case "active":
             return f"active, {dollars(config.amount_cents)} below {dollars(config.threshold_cents)}"
     return "not set up"
-
-
-@contextmanager
-def airflow_errors() -> Iterator[None]:
-    """Turn what the API half raises into what Airflow acts on: fail at once if a retry cannot help."""
-    try:
-        yield
-    except BalanceAboveThreshold as reason:
-        raise AirflowSkipException(str(reason)) from None
-    except ChargeDeadlinePassed as reason:
-        raise AirflowSkipException(
-            f"{reason} A Dag run of catch-up or backfill is not charged for if it comes more than "
-            "max_run_age seconds after its time, or after its next one was due; with max_run_age=None it is."
-        ) from None
-    except CfBillingError as error:
-        raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from error

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import BaseOperator, Stats, conf
 
+from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.base import (
-    WithHook,
-    WithTrigger,
-    check_boolean,
-    check_seconds,
-    number_if_rendered,
-)
+from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin
+from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
+from airflow_provider_cfbilling.dag_run import charge_by, cleared_after, dag_run_began_at
+from airflow_provider_cfbilling.errors import airflow_errors
 from airflow_provider_cfbilling.links import CfBillingDashboardLink, CfBillingInvoiceLink
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_cfbilling.charging.protocol import TopupProtocol
 
 
-class CfBillingBaseOperator(WithHook, BaseOperator):
+class CfBillingBaseOperator(CfBillingHookMixin, BaseOperator):
     """What all operators of this provider share: the connection and the account.
 
     :param cfbilling_conn_id: the Airflow connection.
@@ -46,7 +44,7 @@ class CfBillingBaseOperator(WithHook, BaseOperator):
         self.account_id = account_id
 
 
-class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
+class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     """Charge a card and add the amount to the account's AI Gateway credits.
 
     One task of one Dag run charges at most once, however often Airflow runs it again; to charge again, start
@@ -105,32 +103,33 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
         unknown_outcome_window: float = 600,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.amount_cents = amount_cents
+        # Each key is an XCom of its own, also of a dry run: what refers to one finds it.
+        super().__init__(**{"multiple_outputs": True, **kwargs})
+        self.amount_cents: Any = amount_cents
         self.payment_method_id = payment_method_id
-        self.wait_for_completion = check_boolean("wait_for_completion", wait_for_completion)
-        self.poll_interval = check_seconds("poll_interval", poll_interval)
-        self.timeout = check_seconds("timeout", timeout)
-        self.only_if_balance_below_cents = only_if_balance_below_cents
-        self.budget_cents = budget_cents
+        self.wait_for_completion = validation.boolean("wait_for_completion", wait_for_completion)
+        self.poll_interval = validation.seconds("poll_interval", poll_interval) or 30
+        self.timeout = validation.seconds("timeout", timeout) or 3600
+        self.only_if_balance_below_cents: Any = only_if_balance_below_cents
+        self.budget_cents: Any = budget_cents
         self.budget_period = budget_period
-        self.max_run_age = None if max_run_age is None else check_seconds("max_run_age", max_run_age)
-        self.charges_nothing = check_boolean("dry_run", dry_run)  # BaseOperator has a method named dry_run
-        self.deferrable = check_boolean("deferrable", deferrable)
-        self.unknown_outcome_window = check_seconds("unknown_outcome_window", unknown_outcome_window)
+        self.max_run_age = validation.seconds("max_run_age", max_run_age)
+        # BaseOperator has a method named dry_run.
+        self.charges_nothing = validation.boolean("dry_run", dry_run)
+        self.deferrable = validation.boolean("deferrable", deferrable)
+        self.unknown_outcome_window = (
+            validation.seconds("unknown_outcome_window", unknown_outcome_window) or 600
+        )
         self._running: TopupProtocol | None = None
         self._shown: dict[str, Any] = {}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
-        from airflow_provider_cfbilling.dag_run import cleared_after
-
         return self._execute(context, cleared=cleared_after(context) is not None)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resume where the task left off when it was deferred."""
         from airflow_provider_cfbilling.charging.progress import Progress
-        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
 
         match event:
             case {"status": "resume", "progress": dict(progress), "trigger_error": trigger_error}:
@@ -151,9 +150,6 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
             self._running.log_money()
 
     def _execute(self, context: Context, *, cleared: bool) -> dict[str, Any]:
-        from airflow_provider_cfbilling.dag_run import dag_run_began_at
-        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
-
         with airflow_errors():
             if self.charges_nothing:
                 return self._only_check(context)
@@ -163,7 +159,6 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
 
     def _finish(self, context: Context, protocol: TopupProtocol, progress: Progress) -> dict[str, Any]:
         """Take step after step until there is nothing left to do."""
-        from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
         from airflow_provider_cfbilling.task_journal import after_success
 
         self._show(context, progress)
@@ -222,13 +217,12 @@ class CfBillingCreateTopupOperator(WithTrigger, CfBillingBaseOperator):
 
     def _order(self, context: Context) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
-        from airflow_provider_cfbilling.dag_run import charge_by
 
         return TopupOrder(
-            amount_cents=number_if_rendered(self.amount_cents),
+            amount_cents=self.amount_cents,
             payment_method_id=self.payment_method_id,
-            only_if_balance_below_cents=number_if_rendered(self.only_if_balance_below_cents),
-            budget_cents=number_if_rendered(self.budget_cents),
+            only_if_balance_below_cents=self.only_if_balance_below_cents,
+            budget_cents=self.budget_cents,
             budget_period=self.budget_period,
             charge_by=charge_by(context, self.max_run_age),
         )
@@ -268,8 +262,6 @@ class CfBillingGetTopupConfigOperator(CfBillingBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read it once."""
-        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
-
         with airflow_errors():
             config = self.hook.get_topup_config()
         self.log.info("The automatic top-up is %s.", config.state)
@@ -281,8 +273,6 @@ class CfBillingGetCreditBalanceOperator(CfBillingBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read it once."""
-        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
-
         with airflow_errors():
             balance = self.hook.get_credit_balance()
         self.log.info("The balance is %s.", cents_and_dollars(balance.balance_cents))

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
-from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingRateLimitError
-from airflow_provider_cfbilling.base import WithHook, WithTrigger, check_boolean
+from airflow_provider_cfbilling import validation
+from airflow_provider_cfbilling.api.errors import CfBillingError
+from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin, trigger_timed_out
+from airflow_provider_cfbilling.errors import airflow_errors
+from airflow_provider_cfbilling.polling import Outage
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_cfbilling.triggers.base import CfBillingWaitTrigger
     from airflow_provider_cfbilling.triggers.cfbilling import (
         CfBillingCreditBalanceTrigger,
         CfBillingTopupCompletedTrigger,
         CfBillingTopupConfigErrorTrigger,
     )
-    from airflow_provider_cfbilling.triggers.looking import CfBillingWaitTrigger
 
 
-class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
+class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperator):
     """What all sensors of this provider share.
 
     Triggers are imported where they are used: they cost every parse of a Dag 10 ms.
@@ -37,12 +44,13 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
     :param deferrable: wait in the triggerer, without a worker.
     :param start_from_trigger: wait in the triggerer from the start, and succeed there too: a wait that ends
         well never needs a worker. All arguments must be known when the Dag is parsed; Airflow 3.3 and later
-        also render templates of them. A mapped task (``expand``) takes a worker for its first look.
+        also render templates of them. A mapped task (``expand``) takes a worker for its first poll.
     :param cfbilling_conn_id: the Airflow connection.
     :param account_id: the account to use in place of the connection's, 32 hex digits.
     """
 
     template_fields: Sequence[str] = ("cfbilling_conn_id", "account_id")
+    _began = 0.0  # when its execution did, in monotonic seconds
     ui_color = "#fbad41"
     ui_fgcolor = "#1d1f20"
 
@@ -56,8 +64,8 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.start_from_trigger = check_boolean("start_from_trigger", start_from_trigger)
-        self.deferrable = check_boolean("deferrable", deferrable) or start_from_trigger
+        self.start_from_trigger = validation.boolean("start_from_trigger", start_from_trigger)
+        self.deferrable = validation.boolean("deferrable", deferrable) or start_from_trigger
         self.cfbilling_conn_id = cfbilling_conn_id
         self.account_id = account_id
 
@@ -71,7 +79,10 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
             return
         from airflow.triggers.base import StartTriggerArgs
 
-        trigger_cls, trigger_kwargs = self.trigger(ends_task=True).serialize()
+        trigger = self.trigger(ends_task=True)
+        with suppress(ValueError):  # a template is text yet; in the triggerer it is a value
+            trigger.validate()
+        trigger_cls, trigger_kwargs = trigger.serialize()
         for name, value in trigger_kwargs.items():
             if not isinstance(value, str | int | float | None):
                 raise ValueError(
@@ -86,16 +97,18 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Wait here, or look once and leave the waiting to the triggerer."""
+        """Wait here, or poll once and leave the waiting to the triggerer."""
+        self._began = time.monotonic()
         if not self.deferrable:
-            return super().execute(context)
-        first = self.poke(context)
-        if first.is_done:
+            with self._skipping(AirflowSensorTimeout):
+                return super().execute(context)
+        with self._skipping(Exception):
+            trigger = self._validated_trigger()
+            first = self._poll_once(context, trigger, Outage())
+        if isinstance(first, PokeReturnValue) and first.is_done:
             return first.xcom_value
         return self.defer(
-            timeout=timedelta(seconds=self.timeout),
-            trigger=self.trigger(),
-            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout), trigger=trigger, method_name="execute_complete"
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
@@ -103,7 +116,12 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
         match event:
             case {"status": "success", "result": dict(result)}:
                 return result
+            case {"status": "skipped", "message": str(message)}:
+                raise AirflowSkipException(message)
             case {"status": "failed", "message": str(message), "retry": bool(retry)}:
+                if retry and self.silent_fail:
+                    self.log.error("Waiting on, because of silent_fail: %s", message)
+                    return self.execute(context)
                 raise AirflowException(message) if retry else AirflowFailException(message)
             case {"status": "trigger_error", "message": str(message)}:
                 return self.execute_without_trigger(context, message)
@@ -116,30 +134,67 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
         self.mode = "poke"
         return self.execute(context)
 
-    def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
-        from airflow_provider_cfbilling.hooks.cfbilling import airflow_errors
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after the triggerer, with the same ends as a wait on a worker has, on every Airflow."""
+        with self._skipping(Exception):
+            if trigger_timed_out(next_method, next_kwargs):
+                raise AirflowSensorTimeout(f"The wait has timed out after {self.timeout:g} s.")
+            return super().resume_execution(next_method, next_kwargs, context)
 
-        waiting = self.trigger()
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Poll until Cloudflare responds: an outage is waited out here, and costs no retry."""
+        with self._skipping(Exception):
+            trigger, outage = self._validated_trigger(), Outage()
+            while True:
+                polled = self._poll_once(context, trigger, outage)
+                if isinstance(polled, PokeReturnValue):
+                    return polled
+                if self._waited_seconds(context) + polled > self.timeout:
+                    return PokeReturnValue(is_done=False)
+                time.sleep(polled)
+
+    def _validated_trigger(self) -> CfBillingWaitTrigger:
+        trigger = self.trigger()
         try:
-            waiting.check()
+            nothing = trigger.validate()
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
-        ask, *arguments = waiting.question()
+        if nothing:
+            raise AirflowSkipException(nothing)
+        return trigger
+
+    def _poll_once(
+        self, context: Context, trigger: CfBillingWaitTrigger, outage: Outage
+    ) -> PokeReturnValue | float:
+        """Poll; return what was seen, or in how many seconds to poll again if that has failed."""
+        query, *arguments = trigger.query()
         with airflow_errors():
             try:
-                answer = ask(self.hook.get_conn(), *arguments)
-            except CfBillingRateLimitError as error:
-                self.log.warning("Poll failed, retrying: %s", error)
-                return PokeReturnValue(is_done=False)
+                value = query(self.hook.get_conn(), *arguments)
             except CfBillingError as error:
-                if not waiting.is_too_early(error, self._waited_seconds(context)):
-                    raise
-                self.log.info("Not known yet, polling again: %s", error)
-                return PokeReturnValue(is_done=False)
-        self.log.info("%s", waiting.described(answer))
-        result = waiting.result(answer)
+                if trigger.is_too_early(error, self._waited_seconds(context)):
+                    self.log.info("Not known yet, polling again: %s", error)
+                    return PokeReturnValue(is_done=False)
+                pause = outage.failed(error)
+                self.log.warning("Poll failed (%d in a row), retrying: %s", outage.failures, error)
+                return pause
+        self.log.info("%s", trigger.describe(value))
+        result = trigger.evaluate(value)
         return PokeReturnValue(is_done=result is not None, xcom_value=result)
+
+    @contextmanager
+    def _skipping(self, failures: type[Exception]) -> Iterator[None]:
+        """Skip the task for what fails it, if so asked. Airflow does so in some modes, for some failures."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except failures as error:
+            goes_on = self.silent_fail and not isinstance(error, AirflowFailException | AirflowSensorTimeout)
+            for flag in ("soft_fail", "never_fail"):
+                if getattr(self, flag, False) and not goes_on:
+                    raise AirflowSkipException(f"Skipped because of {flag}: {error}") from error
+            raise
 
     def _waited_seconds(self, context: Context) -> float:
         """Return for how long this wait has gone on, over all its pokes."""
@@ -148,7 +203,8 @@ class CfBillingBaseSensor(WithTrigger, WithHook, BaseSensorOperator):
             ti, "get_first_reschedule_date", None
         )  # Airflow 3; before, start_date is the first one
         since = (first(context) if first and self.reschedule else None) or ti.start_date
-        return (datetime.now(UTC) - since).total_seconds() if since else 0.0
+        # `dag.test()` of Airflow 2 does not tell when a task has started.
+        return (datetime.now(UTC) - since).total_seconds() if since else time.monotonic() - self._began
 
 
 class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
@@ -172,9 +228,7 @@ class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if wait_for not in ("error", "cleared"):
-            raise ValueError(f"wait_for must be 'error' or 'cleared'; got {wait_for!r}.")
-        self.wait_for = wait_for
+        self.wait_for: Any = validation.choice("wait_for", wait_for, ("error", "cleared")) or "error"
         self.since = since
         self._set_start_trigger()
 

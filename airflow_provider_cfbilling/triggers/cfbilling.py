@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +15,14 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers import base as airflow_triggers
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_cfbilling.api.errors import CfBillingNotFoundError, CfBillingRateLimitError
+from airflow_provider_cfbilling import validation
+from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingNotFoundError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.base import check_seconds, checked_cents, checked_moment
-from airflow_provider_cfbilling.triggers.looking import (
-    MAX_FAILURES,
+from airflow_provider_cfbilling.polling import Outage
+from airflow_provider_cfbilling.triggers.base import (
     CfBillingBaseTrigger,
     CfBillingWaitTrigger,
+    Query,
     described_error,
 )
 
@@ -56,22 +58,26 @@ class CfBillingTopupConfigErrorTrigger(CfBillingWaitTrigger):
         self.wait_for = wait_for
         self.since = since
 
-    def check(self) -> None:
-        self._since()
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "wait_for": self.wait_for, "since": self.since}
 
-    def question(self) -> tuple[Callable[[CfBillingClient], CreditBalance]]:
+    def validate(self) -> None:
+        since = self._since()
+        self.since = since.isoformat() if since else None
+
+    def query(self) -> Query:
         # The balance tells the configuration too: one request serves all who watch the account.
         return (_get_credit_balance,)
 
-    def result(self, answer: CreditBalance) -> dict[str, Any] | None:
-        config = answer.topup_config
+    def evaluate(self, value: CreditBalance) -> dict[str, Any] | None:
+        config = value.topup_config
         return config.to_dict() if config.is_broken(self._since()) == (self.wait_for == "error") else None
 
-    def described(self, answer: CreditBalance) -> str:
-        return f"The automatic top-up is {answer.topup_config.state}."
+    def describe(self, value: CreditBalance) -> str:
+        return f"The automatic top-up is {value.topup_config.state}."
 
     def _since(self) -> datetime | None:
-        return checked_moment("since", self.since) if self.since else None
+        return validation.timestamp("since", self.since)
 
 
 class CfBillingCreditBalanceTrigger(CfBillingWaitTrigger):
@@ -94,25 +100,28 @@ class CfBillingCreditBalanceTrigger(CfBillingWaitTrigger):
         self.below_cents = below_cents
         self.at_least_cents = at_least_cents
 
-    def check(self) -> None:
+    def arguments(self) -> dict[str, Any]:
+        lines = {"below_cents": self.below_cents, "at_least_cents": self.at_least_cents}
+        return {**super().arguments(), **lines}
+
+    def validate(self) -> None:
+        self.below_cents = validation.cents("below_cents", self.below_cents)
+        self.at_least_cents = validation.cents("at_least_cents", self.at_least_cents)
         if (self.below_cents is None) == (self.at_least_cents is None):
             raise ValueError("Give either below_cents or at_least_cents.")
-        for name in ("below_cents", "at_least_cents"):
-            if getattr(self, name) is not None:
-                setattr(self, name, checked_cents(name, getattr(self, name)))
 
-    def question(self) -> tuple[Callable[[CfBillingClient], CreditBalance]]:
+    def query(self) -> Query:
         return (_get_credit_balance,)
 
-    def result(self, answer: CreditBalance) -> dict[str, Any] | None:
+    def evaluate(self, value: CreditBalance) -> dict[str, Any] | None:
         if self.below_cents is None:
-            holds = answer.balance_cents >= self.at_least_cents
+            holds = value.balance_cents >= self.at_least_cents
         else:
-            holds = answer.balance_cents < self.below_cents
-        return answer.to_dict() if holds else None
+            holds = value.balance_cents < self.below_cents
+        return value.to_dict() if holds else None
 
-    def described(self, answer: CreditBalance) -> str:
-        return f"The balance is {cents_and_dollars(answer.balance_cents)}."
+    def describe(self, value: CreditBalance) -> str:
+        return f"The balance is {cents_and_dollars(value.balance_cents)}."
 
 
 class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
@@ -130,9 +139,18 @@ class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
         ends_task: bool = False,
     ) -> None:
         super().__init__(cfbilling_conn_id, account_id, poll_interval, ends_task)
-        self.payment_intent_id = payment_intent_id
+        self.payment_intent_id: Any = payment_intent_id
 
-    def question(self) -> tuple[Callable[..., bool], str]:
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "payment_intent_id": self.payment_intent_id}
+
+    def validate(self) -> str | None:
+        self.payment_intent_id = validation.stripe_id("payment_intent_id", self.payment_intent_id)
+        if self.payment_intent_id is None:
+            return "payment_intent_id is empty: the top-up was a dry run, or was skipped."
+        return None
+
+    def query(self) -> Query:
         from airflow_provider_cfbilling.charging.settlement import is_settled
 
         return is_settled, self.payment_intent_id
@@ -142,11 +160,11 @@ class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
 
         return isinstance(error, CfBillingNotFoundError) and waited_seconds < UNKNOWN_OUTCOME_WINDOW
 
-    def result(self, answer: bool) -> dict[str, Any] | None:
-        return {"payment_intent_id": self.payment_intent_id, "status": "completed"} if answer else None
+    def evaluate(self, value: bool) -> dict[str, Any] | None:
+        return {"payment_intent_id": self.payment_intent_id, "status": "completed"} if value else None
 
-    def described(self, answer: bool) -> str:
-        return f"Top-up {self.payment_intent_id} is {'completed' if answer else 'pending'}."
+    def describe(self, value: bool) -> str:
+        return f"Top-up {self.payment_intent_id} is {'completed' if value else 'pending'}."
 
 
 class CfBillingTopupTrigger(CfBillingBaseTrigger):
@@ -166,6 +184,9 @@ class CfBillingTopupTrigger(CfBillingBaseTrigger):
         super().__init__(cfbilling_conn_id, account_id, poll_interval)
         self.progress = progress
 
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "progress": self.progress}
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll every ``poll_interval`` seconds, and when a deadline ends; end with one event."""
         from airflow_provider_cfbilling.charging.progress import Progress
@@ -183,28 +204,29 @@ class CfBillingTopupTrigger(CfBillingBaseTrigger):
 
         :raises Exception: this trigger cannot poll.
         """
+        self._progress = progress
         settings = await self._settings(progress.account_id or self.account_id)
-        failures = 0
-        while not progress.is_settlement_overdue:
-            await asyncio.sleep(progress.seconds_until_next_poll(self.poll_interval))
-            outcome = await self._look(settings, *progress.poll_query(), max_age=self.poll_interval / 2)
-            match outcome.error:
-                case None if outcome.value:
+        await asyncio.sleep(self.pause_seconds(0.0, 0.0))
+        # The deadlines of the top-up end the wait, however long Cloudflare is away. A lost charge is searched
+        # for as long as its window is open, also if the history is refused.
+        outage = Outage(math.inf, takes_all=progress.phase != "settle")
+        try:
+            async for polled in self._poll(
+                settings, progress.poll_query(), max_age=self.poll_interval / 2, outage=outage
+            ):
+                if (progress.is_overdue if polled.error else polled.value) or progress.is_settlement_overdue:
                     return
-                case None:
-                    failures = 0
-                case CfBillingRateLimitError() as error:
-                    self.log.warning("Poll failed, retrying: %s", error)
-                case CfBillingNotFoundError() as error if progress.may_be_unknown_yet:
-                    self.log.info("Not known yet, polling again: %s", error)
-                case error if progress.phase == "settle" and not getattr(error, "retryable", False):
-                    self.log.warning("The task will act on this: %s", error)
-                    return
-                case error:
-                    failures += 1
-                    self.log.warning("Poll failed (%d in a row), retrying: %s", failures, error)
-                    if failures >= MAX_FAILURES:
-                        raise error
+        except CfBillingError as error:
+            if progress.phase != "settle":
+                raise
+            self.log.warning("The task will act on this: %s", error)
+
+    def is_too_early(self, error: Exception, waited_seconds: float) -> bool:
+        return isinstance(error, CfBillingNotFoundError) and self._progress.may_be_unknown_yet
+
+    def pause_seconds(self, failure_pause: float, age: float) -> float:
+        """Return how long to wait until the next poll: no longer than until a deadline."""
+        return self._progress.seconds_until_next_poll(max(self.poll_interval, failure_pause))
 
     async def on_kill(self) -> None:
         """Say what becomes of the charge when a user ends the task."""
@@ -218,7 +240,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
     """Fires at an edge: once when something begins to hold, not while it lasts. Never ends.
 
     What it has fired for is remembered in the asset's state store (Airflow 3.3 and later), so that no restart
-    of the triggerer fires for it again. Below 3.3 there is no memory: what already holds at the first look
+    of the triggerer fires for it again. Below 3.3 there is no memory: what already holds at the first poll
     after a start is taken to have been fired for.
     """
 
@@ -228,7 +250,8 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
                 f"{type(self).__name__} needs Airflow 3.0 or later: before, there is no AssetWatcher. Use a "
                 "sensor in a scheduled Dag."
             )
-        super().__init__(cfbilling_conn_id, account_id, check_seconds("poll_interval", poll_interval))
+        interval = validation.seconds("poll_interval", poll_interval) or 60.0
+        super().__init__(cfbilling_conn_id, account_id, interval)
 
     @abstractmethod
     def edge(self, balance: CreditBalance) -> str:
@@ -239,7 +262,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
         """Return what the Dag run is told."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look every ``poll_interval`` seconds, and fire at each edge."""
+        """Poll every ``poll_interval`` seconds, and fire at each edge."""
         store = getattr(self, "asset_state_store", None)
         known: str | None = None  # nothing
         while True:
@@ -247,7 +270,10 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
                 if store and known is None:
                     store, known = await self._recalled(store)
                 settings = await self._settings(self.account_id)
-                async for balance in self._answers(settings, _get_credit_balance):
+                async for polled in self._poll(settings, (_get_credit_balance,)):
+                    if polled.error:
+                        continue
+                    balance = polled.value
                     edge = self.edge(balance)
                     if edge == known:
                         continue
@@ -283,7 +309,7 @@ class CfBillingTopupConfigErrorEventTrigger(_EventTrigger):
 
     :param cfbilling_conn_id: the Airflow connection.
     :param account_id: the account to watch in place of the connection's, 32 hex digits.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two polls.
     """
 
     def __init__(
@@ -310,7 +336,7 @@ class CfBillingLowBalanceEventTrigger(_EventTrigger):
     :param below_cents: the line: 2000 is $20.00.
     :param cfbilling_conn_id: the Airflow connection.
     :param account_id: the account to watch in place of the connection's, 32 hex digits.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two polls.
     """
 
     def __init__(
@@ -321,7 +347,10 @@ class CfBillingLowBalanceEventTrigger(_EventTrigger):
         poll_interval: float = 60.0,
     ) -> None:
         super().__init__(cfbilling_conn_id, account_id, poll_interval)
-        self.below_cents = checked_cents("below_cents", below_cents)
+        self.below_cents = validation.required("below_cents", validation.cents("below_cents", below_cents))
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "below_cents": self.below_cents}
 
     def edge(self, balance: CreditBalance) -> str:
         return "low" if balance.balance_cents < self.below_cents else ""

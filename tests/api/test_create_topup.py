@@ -104,7 +104,7 @@ def test_accepted_top_up_needs_nothing_but_its_id(sandbox: Sandbox, client: CfBi
 # refused here, before any request
 
 
-@pytest.mark.parametrize("amount", [999, 0, -1000, True, 1000.0, "1000", None, 1e999])
+@pytest.mark.parametrize("amount", [999, 0, -1000, True, 1000.5, "999", "1000 cents", None, 1e999])
 def test_amount_that_cannot_be_charged_is_refused_before_any_request(
     sandbox: Sandbox, client: CfBillingClient, amount: Any
 ):
@@ -113,7 +113,7 @@ def test_amount_that_cannot_be_charged_is_refused_before_any_request(
     assert sandbox.requests() == []
 
 
-@pytest.mark.parametrize("payment_method_id", ["", " ", "pm card", "pm\n1", "pm/1", "pm_ä", 7, b"pm_1"])
+@pytest.mark.parametrize("payment_method_id", ["pm card", "pm\n1", "pm/1", "pm_ä", 7, b"pm_1"])
 def test_payment_method_that_is_no_id_is_refused_before_any_request(
     sandbox: Sandbox, client: CfBillingClient, payment_method_id: Any
 ):

@@ -18,7 +18,7 @@ GOOD: dict[str, Any] = {"account_id": ACCOUNT_ID, "secret": "hush-hush"}
         *[
             ({"account_id": account_id}, "account id must be 32 hex digits")
             for account_id in (
-                *("", "0" * 31, "0" * 33, "g" * 32, " " + ACCOUNT_ID, ACCOUNT_ID + "\n", None, 7),
+                *("", "0" * 31, "0" * 33, "g" * 32, "0 " * 16, ACCOUNT_ID + "\n0", None, 7),
                 *(ACCOUNT_ID[:-4] + "/../", ACCOUNT_ID[:-1] + "?", ACCOUNT_ID[:-1] + "#", "../" + ACCOUNT_ID),
                 *("\u0660" * 32, "\uff11" * 32, "\uff21" * 32, "\u00b2" * 32),  # digits elsewhere
             )

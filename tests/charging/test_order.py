@@ -14,25 +14,26 @@ from airflow_provider_cfbilling.charging.order import TopupOrder
     [
         *[
             ({"amount_cents": amount}, "amount_cents must be")
-            for amount in (999, 0, -1000, True, 1000.0, "1000", "{{ amount }}", None, float("nan"))
+            for amount in (999, 0, -1000, True, 1000.5, "{{ amount }}", None, "None", " ", float("nan"))
         ],
         *[
             ({"payment_method_id": method}, "payment_method_id must be an id")
-            for method in ("", "pm 1", "pm_1\n", 1)
+            for method in ("pm 1", "pm_1/", 1)
         ],
         *[
             ({"only_if_balance_below_cents": cents}, "only_if_balance_below_cents must be a number")
-            for cents in (0, -1, True, "500", float("nan"), float("inf"))
+            for cents in (0, -1, True, "many", float("nan"), float("inf"))
         ],
         *[
             ({"budget_cents": cents, "budget_period": "day"}, "budget_cents must be a number")
-            for cents in (0, -1, True, "5000", float("nan"), float("inf"))
+            for cents in (0, -1, True, "-1", float("nan"), float("inf"))
         ],
         ({"budget_cents": 5000}, "belong together"),
         ({"budget_period": "day"}, "belong together"),
+        ({"budget_cents": 5000, "budget_period": "None"}, "belong together"),
         *[
             ({"budget_cents": 5000, "budget_period": period}, "budget_period must be one of day, week, month")
-            for period in ("year", "Day", "", 1, ["day"])
+            for period in ("year", "Day", 1, ["day"])
         ],
     ],
     ids=repr,

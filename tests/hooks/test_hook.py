@@ -11,7 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_cfbilling.api import errors, models
 from airflow_provider_cfbilling.charging import errors as charging
-from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook, airflow_errors
+from airflow_provider_cfbilling.errors import airflow_errors
+from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.operators.cfbilling import (
     CfBillingCreateTopupOperator,
     CfBillingGetCreditBalanceOperator,

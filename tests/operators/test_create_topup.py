@@ -84,15 +84,14 @@ def test_named_payment_method_is_charged(sandbox: Sandbox, dag_folder: DagFolder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"amount_cents": 2500.0}, "must be a whole number of cents (1000 is $10.00); got 2500.0"),
+        ({"amount_cents": 2500.5}, "must be a whole number of cents (1000 is $10.00); got 2500.5"),
         ({"amount_cents": True}, "must be a whole number of cents (1000 is $10.00); got True"),
-        ({"amount_cents": "25.00"}, "must be a whole number of cents (1000 is $10.00); got '25.00'"),
+        ({"amount_cents": "25.00"}, "amount_cents must be at least 1000 ($10.00); got '25.00'"),
         ({"amount_cents": "{{ '' }}"}, "must be a whole number of cents (1000 is $10.00); got ''"),
-        ({"amount_cents": "-2500"}, "must be a whole number of cents (1000 is $10.00); got '-2500'"),
+        ({"amount_cents": "$25"}, "must be a whole number of cents (1000 is $10.00); got '$25'"),
         ({"amount_cents": -2500}, "amount_cents must be at least 1000 ($10.00); got -2500"),
         ({"amount_cents": 999}, "amount_cents must be at least 1000 ($10.00); got 999"),
         ({"payment_method_id": "pm 1"}, "payment_method_id must be an id made of letters, digits"),
-        ({"payment_method_id": ""}, "payment_method_id must be an id made of letters, digits"),
         ({"only_if_balance_below_cents": 0}, "only_if_balance_below_cents must be a number of cents above 0"),
         ({"budget_cents": 5000}, "budget_cents and budget_period belong together"),
         ({"budget_period": "day"}, "budget_cents and budget_period belong together"),
@@ -110,7 +109,7 @@ def test_bad_input_is_refused_before_any_request(
 
 
 @pytest.mark.parametrize("name", ["poll_interval", "timeout"])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), True, "30"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), True, "soon"])
 def test_bad_seconds_are_refused_when_the_dag_is_parsed(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a number of seconds above 0; got"):
         CfBillingCreateTopupOperator(task_id="task", amount_cents=2500, **{name: value})

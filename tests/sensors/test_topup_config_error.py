@@ -105,7 +105,7 @@ def test_bad_since_is_refused_before_any_request(sandbox: Sandbox, dag_folder: D
 
 
 def test_bad_wait_for_is_refused_when_the_dag_is_parsed() -> None:
-    with pytest.raises(ValueError, match="wait_for must be 'error' or 'cleared'; got 'errors'"):
+    with pytest.raises(ValueError, match="wait_for must be one of error, cleared; got 'errors'"):
         CfBillingTopupConfigErrorSensor(task_id="task", wait_for="errors")
 
 

@@ -28,12 +28,22 @@ def wait(dag_folder: DagFolder, sensor: str, arguments: str) -> Run:
     return dag_folder.run(f"{sensor}(task_id='task', poke_interval=0.2, timeout=20, {arguments})")
 
 
-def after_looks(sandbox: Sandbox, operation: str, act: Callable[[], object]) -> Thread:
-    """Do something once it was looked twice."""
+def after_looks(
+    sandbox: Sandbox,
+    operation: str,
+    act: Callable[[], object],
+    count: int = 2,
+    status: int | None = None,
+) -> Thread:
+    """Do something once there were so many more polls, with ``status`` if that matters."""
+
+    def polls() -> int:
+        return sum(status in (None, request.status) for request in sandbox.requests(operation))
 
     def run() -> None:
         deadline = time.monotonic() + PATIENCE
-        while len(sandbox.requests(operation)) < 2 and time.monotonic() < deadline:
+        last = count + (polls() if status else 0)
+        while polls() < last and time.monotonic() < deadline:
             time.sleep(0.02)
         act()
 

@@ -203,7 +203,7 @@ def test_watcher_outlives_every_failure(sandbox: Sandbox, fault: dict[str, Any])
 @needs_asset_watcher
 @pytest.mark.parametrize("below_cents", [0, -1, True, "soon", None])
 def test_bad_line_is_refused_when_the_dag_is_parsed(below_cents: Any):
-    with pytest.raises(ValueError, match="below_cents must be a number of cents above 0"):
+    with pytest.raises(ValueError, match="below_cents must"):
         CfBillingLowBalanceEventTrigger(below_cents)
 
 

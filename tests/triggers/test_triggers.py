@@ -5,18 +5,19 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airflow_provider_cfbilling import polling
 from airflow_provider_cfbilling.charging import settlement
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.progress import Progress
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.triggers import looking
 from airflow_provider_cfbilling.triggers.cfbilling import (
     CfBillingCreditBalanceTrigger,
     CfBillingTopupCompletedTrigger,
@@ -192,20 +193,22 @@ def test_passing_failures_are_lived_with(sandbox: Sandbox, monkeypatch: pytest.M
     sandbox.auto_topup("break")
     for fault in ({"kind": "reset"}, {"kind": "status", "status": 503, "html": True}, {"kind": "garbage"}):
         sandbox.fault("getCreditBalance", **fault)
-    monkeypatch.setattr(looking, "_LONGEST_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(polling, "_MAX_BACKOFF_SECONDS", 0.05)
     (event,) = fire(broken())
     assert event.payload["status"] == "success"
     assert len(sandbox.requests()) == 4
 
 
-def test_too_many_failures_in_a_row_are_told_and_the_task_may_retry(
+def test_outage_that_lasts_is_reported_and_the_task_may_retry(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(looking, "_LONGEST_BACKOFF_SECONDS", 0.05)
-    sandbox.fault("getCreditBalance", "status", status=503, times=1000)
+    monkeypatch.setattr(polling, "_MAX_BACKOFF_SECONDS", 0.05)
+    monkeypatch.setattr(polling, "MAX_OUTAGE_SECONDS", 1.0)
+    sandbox.fault("getCreditBalance", "status", status=503, times=None)
     (event,) = fire(broken())
     assert (event.payload["status"], event.payload["retry"]) == ("failed", True)
-    assert len(sandbox.requests()) == looking.MAX_FAILURES
+    assert "All polls of the last 1 s have failed" in event.payload["message"]
+    assert len(sandbox.requests()) > 3
 
 
 def test_rate_limit_fails_nobody(sandbox: Sandbox):
@@ -317,11 +320,16 @@ def test_trigger_that_cannot_poll_hands_back_to_the_task(
     assert len(sandbox.requests()) == before
 
 
-def test_trigger_hands_back_what_has_failed_for_too_long(sandbox: Sandbox):
+def test_trigger_hands_back_at_the_deadline_what_cannot_be_read_until_then(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(polling, "MAX_OUTAGE_SECONDS", 0.0)
     sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
-    (event,) = fire(of_a_topup(searching(sandbox)))
-    assert "CfBillingUnavailableError" in event.payload["trigger_error"]
-    assert len(sandbox.requests()) == looking.MAX_FAILURES
+    progress = replace(searching(sandbox), reconcile_deadline_here=time.time() + 3)
+    (event,) = fire(of_a_topup(progress))
+    assert event.payload["trigger_error"] is None
+    assert time.time() >= progress.reconcile_deadline_here
+    assert len(sandbox.requests()) > 1
 
 
 def test_history_that_refuses_is_polled_again(sandbox: Sandbox):

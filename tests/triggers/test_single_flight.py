@@ -11,9 +11,8 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError, CfBillingUnavailableError
 from airflow_provider_cfbilling.api.rate_budget import RateBudget
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.api.shared_reads import shared_read
-from airflow_provider_cfbilling.api.sharing import Outcome, shared
 from airflow_provider_cfbilling.sandbox import Sandbox
+from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight
 from tests.charging.virtual import VirtualTime
 from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, fresh_token, http, ok
 
@@ -41,19 +40,19 @@ def play(story: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 def test_all_who_ask_at_once_share_one_request(sandbox: Sandbox, settings: Settings):
-    async def story() -> list[Outcome]:
-        return await asyncio.gather(*(shared_read(settings, balance, max_age=60) for _ in range(1000)))
+    async def story() -> list[PollResult]:
+        return await asyncio.gather(*(shared_poll(settings, balance, max_age=60) for _ in range(1000)))
 
-    outcomes = play(story)
-    assert {outcome.value.balance_cents for outcome in outcomes} == {sandbox.balance_cents()}
+    results = play(story)
+    assert {result.value.balance_cents for result in results} == {sandbox.balance_cents()}
     assert len(sandbox.requests()) == 1
 
 
 def test_who_comes_later_gets_the_last_answer_if_it_is_fresh_enough(sandbox: Sandbox, settings: Settings):
-    async def story() -> list[Outcome]:
-        first = await shared_read(settings, balance, max_age=60)
-        fresh = await shared_read(settings, balance, max_age=60)
-        return [first, fresh, await shared_read(settings, balance, max_age=0)]
+    async def story() -> list[PollResult]:
+        first = await shared_poll(settings, balance, max_age=60)
+        fresh = await shared_poll(settings, balance, max_age=60)
+        return [first, fresh, await shared_poll(settings, balance, max_age=0)]
 
     first, fresh, asked_anew = play(story)
     assert fresh is first
@@ -73,9 +72,9 @@ def test_who_comes_later_gets_the_last_answer_if_it_is_fresh_enough(sandbox: San
 def test_who_asks_something_else_gets_an_answer_to_that(
     sandbox: Sandbox, settings: Settings, other: Callable[[Settings], Any]
 ):
-    async def story() -> tuple[Outcome, Outcome]:
+    async def story() -> tuple[PollResult, PollResult]:
         return await asyncio.gather(
-            shared_read(settings, balance, max_age=60), shared_read(*other(settings), max_age=60)
+            shared_poll(settings, balance, max_age=60), shared_poll(*other(settings), max_age=60)
         )
 
     one, another = play(story)
@@ -96,8 +95,8 @@ def test_accounts_of_one_token_share_their_connections(settings: Settings):
     async def story() -> None:
         for account_id in (ACCOUNT_ID, ANOTHER_ACCOUNT_ID):
             asking = Settings(account_id, settings.secret, base_url=server.url)
-            outcome = await shared_read(asking, CfBillingClient.get_topup_config, max_age=60)
-            assert outcome.error is None
+            result = await shared_poll(asking, CfBillingClient.get_topup_config, max_age=60)
+            assert result.error is None
 
     with RawServer(serve) as server:
         play(story)
@@ -107,37 +106,37 @@ def test_accounts_of_one_token_share_their_connections(settings: Settings):
 def test_failure_is_shared_too_and_is_no_reason_to_ask_at_once(sandbox: Sandbox, settings: Settings):
     sandbox.fault("getCreditBalance", "status", status=502, html=True)
 
-    async def story() -> list[Outcome]:
-        outcomes = await asyncio.gather(*(shared_read(settings, balance, max_age=60) for _ in range(10)))
-        return [*outcomes, await shared_read(settings, balance, max_age=60)]
+    async def story() -> list[PollResult]:
+        results = await asyncio.gather(*(shared_poll(settings, balance, max_age=60) for _ in range(10)))
+        return [*results, await shared_poll(settings, balance, max_age=60)]
 
-    outcomes = play(story)
-    assert {type(outcome.error) for outcome in outcomes} == {CfBillingUnavailableError}
+    results = play(story)
+    assert {type(result.error) for result in results} == {CfBillingUnavailableError}
     assert len(sandbox.requests()) == 1
 
 
 def test_rate_limit_pauses_all_who_use_the_token_and_fails_none(sandbox: Sandbox, settings: Settings):
     sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "2"})
 
-    async def story() -> list[Outcome]:
-        limited = await shared_read(settings, balance, max_age=60)
+    async def story() -> list[PollResult]:
+        limited = await shared_poll(settings, balance, max_age=60)
         assert isinstance(limited.error, CfBillingRateLimitError)
         return await asyncio.gather(
-            shared_read(settings, balance, max_age=0),
-            shared_read(of_another_account(settings), balance, max_age=0),
+            shared_poll(settings, balance, max_age=0),
+            shared_poll(of_another_account(settings), balance, max_age=0),
         )
 
-    outcomes = play(story)
-    assert [outcome.error for outcome in outcomes] == [None, None]
+    results = play(story)
+    assert [result.error for result in results] == [None, None]
     limited, *later = sandbox.requests()
     assert len(later) == 2
     assert all(request.at >= limited.at + 1.9 for request in later)
 
 
 def test_who_asked_first_may_go_and_the_others_get_their_answer(sandbox: Sandbox, settings: Settings):
-    async def story() -> Outcome:
-        first = asyncio.create_task(shared_read(settings, balance, max_age=60))
-        second = asyncio.create_task(shared_read(settings, balance, max_age=60))
+    async def story() -> PollResult:
+        first = asyncio.create_task(shared_poll(settings, balance, max_age=60))
+        second = asyncio.create_task(shared_poll(settings, balance, max_age=60))
         await asyncio.sleep(0)
         first.cancel()
         return await second
@@ -153,7 +152,7 @@ def test_slow_answer_does_not_stop_the_event_loop(settings: Settings):
 
     async def story() -> int:
         slow = Settings(ACCOUNT_ID, fresh_token(), base_url=server.url, read_timeout=0.5)
-        reading = asyncio.create_task(shared_read(slow, balance, max_age=60))
+        reading = asyncio.create_task(shared_poll(slow, balance, max_age=60))
         ticks = 0
         while not reading.done():
             await asyncio.sleep(0.001)
@@ -169,10 +168,10 @@ def test_what_nobody_asks_any_more_is_forgotten(
     sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     async def story() -> int:
-        await shared_read(settings, balance, max_age=60)
-        monkeypatch.setattr("airflow_provider_cfbilling.api.sharing._KEPT_SECONDS", 0.0)
-        await shared_read(of_another_account(settings), balance, max_age=60)
-        return len(shared()._calls)
+        await shared_poll(settings, balance, max_age=60)
+        monkeypatch.setattr("airflow_provider_cfbilling.triggers.single_flight._KEPT_SECONDS", 0.0)
+        await shared_poll(of_another_account(settings), balance, max_age=60)
+        return len(single_flight()._calls)
 
     assert play(story) == 1
 

@@ -1,0 +1,29 @@
+"""Turns what the lower half raises into what Airflow acts on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+)
+
+from airflow_provider_cfbilling.api.errors import CfBillingError
+from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
+
+
+@contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Fail the task at once if a retry cannot help, and skip it if it is not to charge."""
+    try:
+        yield
+    except BalanceAboveThreshold as reason:
+        raise AirflowSkipException(str(reason)) from None
+    except ChargeDeadlinePassed as reason:
+        raise AirflowSkipException(
+            f"{reason} A Dag run of catch-up or backfill is not charged for if it comes more than "
+            "max_run_age seconds after its time, or after its next one was due; with max_run_age=None it is."
+        ) from None
+    except CfBillingError as error:
+        raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from error
