@@ -222,7 +222,7 @@ def _needs(permission: str) -> Iterator[None]:
     except CfBillingPermissionError as error:
         raise error.extended(f'The API token needs the permission "{permission}"') from None
     except CfBillingAuthenticationError as error:
-        if error.status != 403:
+        if error.reason is not None:  # its message says already what is wrong
             raise
         # The credentials may be fine, but for other accounts or permissions only.
         needed = f'The API token must be valid and hold "{permission}" on this account'

@@ -1,10 +1,12 @@
 """Cloudflare's envelope: ``{"success", "errors", "messages", "result"}``, read without trusting it."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from airflow_provider_cfbilling.api.credentials import Sent, diagnose
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
     CfBillingError,
@@ -18,8 +20,10 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from airflow_provider_cfbilling.api.text import Redactor, one_line
 
-_CREDENTIALS_REFUSED = {10000, 9109}
 _LARGEST_CODE = 10**9
+_MOST_CODES = 5
+# Of one error's `error_chain`, which can be long and deep.
+_MOST_LINKS = 3
 # These say that the request was understood and denied. Of the others some come from a gateway that has given
 # up on a request which is still being worked on, and some are of a kind that nobody here knows.
 _DENIED = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
@@ -32,6 +36,7 @@ class Reply:
 
     :param server_time: the answer's ``Date``, Cloudflare's clock.
     :param redactor: hides our secrets in the body, before anything is read from it.
+    :param sent: how the credentials were sent.
     """
 
     status: int
@@ -40,6 +45,7 @@ class Reply:
     server_time: datetime | None = None
     retry_after_seconds: float | None = None
     redactor: Redactor = field(default_factory=Redactor, repr=False)
+    sent: Sent = field(default_factory=Sent)
 
     @property
     def proves_refusal(self) -> bool:
@@ -89,17 +95,46 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}")
 
 
-def _refusals(envelope: dict[str, Any]) -> list[tuple[int, str]]:
-    """Return the codes and messages of an envelope that says no; none for one that says yes."""
+class _Refusal(NamedTuple):
+    """One of an envelope's errors: its codes, and in one line its messages, with those of its chain."""
+
+    codes: list[int]
+    message: str
+
+
+def _refusals(envelope: dict[str, Any]) -> list[_Refusal]:
+    """Return the errors of an envelope that says no; none for one that says yes."""
     if envelope["success"]:
         return []
     errors = envelope.get("errors")
     if not isinstance(errors, list) or not errors or envelope.get("result"):
         raise ValueError("it says success: false without saying why")
     try:
-        return [(_code(error["code"]), one_line(error["message"])) for error in errors]
+        heads = [(_code(error["code"]), one_line(error["message"])) for error in errors]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("its errors are not Cloudflare's") from None
+    return [_with_chain(*head, error) for head, error in zip(heads, errors, strict=True)]
+
+
+def _with_chain(code: int, message: str, error: dict[str, Any]) -> _Refusal:
+    """Add what is readable of an error's ``error_chain``, which is often where the reason is.
+
+    It decides nothing: a refusal without it, or with an odd one, is the same refusal.
+    """
+    codes, messages = [code], [message]
+    below = error.get("error_chain")
+    while isinstance(below, list) and below and len(codes) <= _MOST_LINKS:
+        link, *rest = below[: _MOST_LINKS + 1]
+        below = rest
+        if not isinstance(link, dict):
+            continue
+        with suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            link_code, link_message = _code(link["code"]), one_line(link["message"])
+            codes.append(link_code)
+            messages.append(link_message)
+        if isinstance(link.get("error_chain"), list):
+            below = [*link["error_chain"][:_MOST_LINKS], *rest]
+    return _Refusal(codes, one_line(": ".join(filter(None, messages))))
 
 
 def _code(value: Any) -> int:
@@ -109,12 +144,16 @@ def _code(value: Any) -> int:
     return code
 
 
-def _refusal(reply: Reply, refusals: list[tuple[int, str]]) -> CfBillingError:
-    codes = [code for code, _ in refusals][:5]
-    said = "; ".join(message for _, message in refusals[:5]) or "no reason given"
+def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
+    codes = [code for refusal in refusals for code in refusal.codes][:_MOST_CODES]
+    said = "; ".join(refusal.message for refusal in refusals[:_MOST_CODES]) or "no reason given"
     known: dict[str, Any] = {"status": reply.status, "codes": codes, "request_id": reply.request_id}
-    if reply.status == 401 or (reply.status == 403 and not _CREDENTIALS_REFUSED.isdisjoint(codes)):
-        return CfBillingAuthenticationError(f"Cloudflare refused the credentials: {said}", **known)
+    diagnosis = diagnose(reply.status, codes, said, reply.sent)
+    if diagnosis is not None:
+        refused = CfBillingAuthenticationError(
+            f"Cloudflare refused the credentials: {said}", reason=diagnosis.reason, **known
+        )
+        return refused.extended(diagnosis.advice)
     if reply.status == 403:
         return CfBillingPermissionError(f"Cloudflare did not permit this: {said}", **known)
     if reply.status == 404:

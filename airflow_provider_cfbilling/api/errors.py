@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
+
+from airflow_provider_cfbilling.api.credentials import Reason
 
 
 class CfBillingError(Exception):
@@ -57,7 +59,16 @@ class CfBillingInvalidRequestError(CfBillingError, ValueError):
 
 
 class CfBillingAuthenticationError(CfBillingError):
-    """Cloudflare refused the credentials (HTTP 401, or 403 with code 10000 or 9109)."""
+    """Cloudflare refused the credentials (HTTP 400, 401 or 403, with a code of theirs).
+
+    :param reason: ``malformed``, ``other kind`` (an API token sent as Global API Key, or the other way),
+        ``missing``, ``invalid``, ``address`` (where the API token may not be used), or None: Cloudflare does
+        not say; it may be a missing permission, or another account.
+    """
+
+    def __init__(self, message: str, *, reason: Reason | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.reason = reason
 
 
 class CfBillingPermissionError(CfBillingError):

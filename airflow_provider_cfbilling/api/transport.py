@@ -14,6 +14,7 @@ import tenacity
 import urllib3
 
 from airflow_provider_cfbilling import __version__
+from airflow_provider_cfbilling.api.credentials import Sent
 from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
@@ -65,6 +66,7 @@ class Transport:
         self._settings = settings
         self._budget = rate_budget_of(settings.base_url, settings.secret)
         self._credentials = _Credentials(settings)
+        self._sent = Sent.of(settings.secret, settings.email)
         self._redactor = Redactor(settings.secret)
         self._session = self._new_session()
         self._retrying = tenacity.Retrying(
@@ -152,6 +154,7 @@ class Transport:
                 server_time=http_date(response.headers.get("Date", "")),
                 retry_after_seconds=retry_after_seconds(response.headers),
                 redactor=self._redactor,
+                sent=self._sent,
             )
 
     def _keep_pause(self) -> None:

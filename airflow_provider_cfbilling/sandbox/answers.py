@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -14,26 +15,45 @@ _EDGE_PAGE = """<!DOCTYPE html>
 
 
 class RefusalError(Exception):
-    """A request that is answered with an error, and has no effect."""
+    """A request that is answered with an error, and has no effect.
 
-    def __init__(self, status: int, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+    :param chain: what is below the error: codes and messages of its ``error_chain``.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: int,
+        message: str,
+        headers: dict[str, str] | None = None,
+        chain: Sequence[tuple[int, str]] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = headers
+        self.chain = chain
 
     def response(self) -> Response:
-        return failure(self.status, self.code, self.message, self.headers)
+        return failure(self.status, self.code, self.message, self.headers, self.chain)
 
 
 def success(result: object) -> Response:
     return JSONResponse({"success": True, "errors": [], "messages": [], "result": result})
 
 
-def failure(status: int, code: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    errors = [{"code": code, "message": message}]
-    envelope = {"success": False, "errors": errors, "messages": [], "result": None}
+def failure(
+    status: int,
+    code: int,
+    message: str,
+    headers: dict[str, str] | None = None,
+    chain: Sequence[tuple[int, str]] = (),
+) -> Response:
+    error: dict[str, object] = {"code": code, "message": message}
+    if chain:
+        error["error_chain"] = [{"code": code, "message": message} for code, message in chain]
+    envelope = {"success": False, "errors": [error], "messages": [], "result": None}
     return JSONResponse(envelope, status_code=status, headers=headers)
 
 

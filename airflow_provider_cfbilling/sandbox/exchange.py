@@ -31,7 +31,8 @@ class Exchange:
         self._query: str = request.scope["query_string"].decode("latin-1")
         self._world = world
         self._epoch = world.epoch
-        self._credentials = Credentials.of(request.headers)
+        address = request.client.host if request.client else "127.0.0.1"
+        self._credentials = Credentials.of(request.headers, address)
         self._limit_headers, self._too_many = world.limiter.count(self._credentials.fingerprint)
         self._operation: Operation | None = None
         with suppress(RefusalError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class Account:
     :param spending_limit: the legacy spending limit, exactly as the API shall answer it.
     :param token: the API token with "AI Gateway Write" on this account.
     :param read_token: the API token with "AI Gateway Read" on this account.
+    :param allowed_addresses: addresses and networks from which both tokens may be used (their Client IP
+        Address Filtering), such as ``["203.0.113.0/24"]``; empty: from everywhere.
     """
 
     balance_cents: float = 640.19
@@ -91,14 +94,22 @@ class Account:
     spending_limit: dict[str, Any] = field(default_factory=_no_spending_limit)
     token: str = WRITE_TOKEN
     read_token: str = READ_TOKEN
+    allowed_addresses: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for address in self.allowed_addresses:
+            ipaddress.ip_network(address)
         if self.per_page < 1:
             raise ValueError("per_page must be at least 1")
         if not 0 <= self.fee_percent <= 100:
             raise ValueError("fee_percent must be from 0 to 100")
         if self.credit_cents < 0 or self.status_lag_seconds < 0:
             raise ValueError("credit_cents and status_lag_seconds must not be negative")
+
+    def allows(self, address: str) -> bool:
+        """Whether the tokens may be used from there."""
+        networks = [ipaddress.ip_network(network) for network in self.allowed_addresses]
+        return not networks or any(ipaddress.ip_address(address) in network for network in networks)
 
     def amount_due_cents(self, amount_cents: int) -> int:
         """What an invoice over that many cents of credit asks for: with fee and tax, less account credit."""

@@ -239,11 +239,11 @@ def test_read_permission_suffices_for_every_get(sandbox: Sandbox):
 @pytest.mark.parametrize("read", READS)
 def test_refused_credentials_are_told_as_such(sandbox: Sandbox, read: Callable[[CfBillingClient], Any]):
     with (
-        client_of(sandbox, secret="wrong") as client,
+        client_of(sandbox, secret="of-nobody") as client,
         pytest.raises(CfBillingAuthenticationError, match="refused the credentials") as caught,
     ):
         read(client)
-    assert "wrong" not in str(caught.value)
+    assert "of-nobody" not in str(caught.value)
 
 
 def test_account_of_somebody_else_is_refused(sandbox: Sandbox):

@@ -24,25 +24,74 @@ def refusal(response) -> tuple[int, int]:
     return response.status_code, envelope["errors"][0]["code"]
 
 
+def reasons(response) -> list[int]:
+    """The codes of a refusal's chain."""
+    (error,) = response.json()["errors"]
+    return [link["code"] for link in error.get("error_chain", [])]
+
+
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "refused", "chain"),
     [
-        {},
-        {"Authorization": "Bearer "},
-        {"Authorization": "Basic c2FuZGJveA=="},
-        {"X-Auth-Email": "sandbox@example.com"},
-        {"X-Auth-Key": "sandbox-global-api-key"},
-        {"X-Auth-Email": "someone@example.com", "X-Auth-Key": "sandbox-global-api-key"},
+        ({}, (400, 9106), []),
+        ({"Authorization": "Bearer "}, (400, 6003), [6111]),
+        ({"Authorization": "Basic c2FuZGJveA=="}, (400, 6003), [6111]),
+        ({"X-Auth-Email": "sandbox@example.com"}, (400, 9107), []),
+        ({"X-Auth-Key": "sandbox-global-api-key"}, (400, 9106), []),
+        ({"X-Auth-Email": "someone@example.com", "X-Auth-Key": "sandbox-global-api-key"}, (403, 9103), []),
+        ({"X-Auth-Email": "sandbox@example.com", "X-Auth-Key": "another-key"}, (403, 9103), []),
+        ({"X-Auth-Email": "sandbox@example.com", "X-Auth-Key": "sandbox-token"}, (400, 6003), [6103]),
+        ({"X-Auth-Email": "sandbox@example.com", "X-Auth-Key": "t0ken_" * 6 + "0000"}, (400, 6003), [6103]),
+        ({"X-Auth-Email": "sandbox", "X-Auth-Key": "sandbox-global-api-key"}, (400, 6003), [6102]),
+        ({"X-Auth-Email": "sandbox", "X-Auth-Key": "sandbox-global"}, (400, 6003), [6102, 6103]),
     ],
-    ids=["nothing", "empty token", "other scheme", "e-mail only", "key only", "other e-mail"],
+    ids=lambda value: str(value)[:80] if isinstance(value, dict) else "",
 )
-def test_missing_or_wrong_key_is_refused(sandbox: Sandbox, top_up, headers):
-    assert refusal(top_up(headers=headers)) == (401, 10000)
+def test_missing_or_wrong_key_is_refused_as_by_the_real_api(
+    sandbox: Sandbox, top_up, headers, refused, chain
+):
+    response = top_up(headers=headers)
+    assert (refusal(response), reasons(response)) == (refused, chain)
     assert sandbox.charges() == []
 
 
-def test_unknown_token_is_refused(top_up):
-    assert refusal(top_up(token="no-such-token")) == (403, 9109)
+@pytest.mark.parametrize("token", ["no-such-token", "t0ken_" * 6 + "0000"])
+def test_unknown_token_is_refused(top_up, token):
+    assert refusal(top_up(token=token)) == (403, 9109)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "sandbox-tok",
+        "sandbox-token'",
+        "Bearer sandbox-token",
+        "sandbox-tokensandbox-token",
+        "sandbox-global-api-key",
+        "0123456789abcdef0123456789abcdef01234",
+        "cfk_" + "a1B2c3D4e5" * 5,
+    ],
+)
+def test_token_that_cannot_be_one_is_malformed(sandbox: Sandbox, top_up, token):
+    response = top_up(token=token)
+    assert (refusal(response), reasons(response)) == ((400, 6003), [6111])
+    assert sandbox.charges() == []
+
+
+def test_token_may_be_bound_to_addresses(sandbox: Sandbox, call):
+    sandbox.configure(allowed_addresses=["203.0.113.7", "2001:db8::/32"])
+    response = call("GET", "credit-balance")
+    assert refusal(response) == (403, 9109)
+    assert response.json()["errors"][0]["message"] == "Cannot use the access token from location: 127.0.0.1"
+    assert call("GET", "credit-balance", headers=GLOBAL_KEY).status_code == 200
+
+    sandbox.configure(allowed_addresses=["127.0.0.0/8"])
+    assert call("GET", "credit-balance").status_code == 200
+
+
+def test_address_that_is_none_is_refused(sandbox: Sandbox):
+    with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 network"):
+        sandbox.configure(allowed_addresses=["home"])
 
 
 def test_global_api_key_may_do_everything(sandbox: Sandbox, call, top_up):
