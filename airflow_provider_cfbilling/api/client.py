@@ -115,6 +115,7 @@ class CfBillingClient:
                 status=reply.status,
                 codes=error.codes,
                 request_id=reply.request_id,
+                retry_after_seconds=reply.retry_after_seconds,
             ) from error
 
     def get_topup_status(self, payment_intent_id: str) -> TopupStatus:

@@ -147,7 +147,7 @@ def _code(value: Any) -> int:
 def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
     codes = [code for refusal in refusals for code in refusal.codes][:_MOST_CODES]
     said = "; ".join(refusal.message for refusal in refusals[:_MOST_CODES]) or "no reason given"
-    known: dict[str, Any] = {"status": reply.status, "codes": codes, "request_id": reply.request_id}
+    known = {**_known(reply), "codes": codes}
     diagnosis = diagnose(reply.status, codes, said, reply.sent)
     if diagnosis is not None:
         refused = CfBillingAuthenticationError(
@@ -159,7 +159,7 @@ def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
     if reply.status == 404:
         return CfBillingNotFoundError(f"Cloudflare did not find what was asked for: {said}", **known)
     if reply.status == 429:
-        return _rate_limited(reply, said, known)
+        return CfBillingRateLimitError(f"Cloudflare's rate limit is used up: {said}", **known)
     if reply.status == 402:
         return CfBillingPaymentDeclinedError(f"The payment method was declined: {said}", **known)
     if 400 <= reply.status < 500 and reply.status not in _TRANSIENT:
@@ -171,9 +171,9 @@ def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
 
 def _not_an_envelope(reply: Reply, problem: str) -> CfBillingError:
     """Cloudflare's edge answers HTML on 502 to 527, and sometimes on 403 and 429."""
-    known: dict[str, Any] = {"status": reply.status, "request_id": reply.request_id}
+    known = _known(reply)
     if reply.status == 429:
-        return _rate_limited(reply, "no reason given", known)
+        return CfBillingRateLimitError("Cloudflare's rate limit is used up: no reason given", **known)
     if reply.status >= 500:
         return CfBillingUnavailableError("Cloudflare could not answer, and sent no JSON", **known)
     if 300 <= reply.status < 400:
@@ -187,9 +187,9 @@ def _not_an_envelope(reply: Reply, problem: str) -> CfBillingError:
     )
 
 
-def _rate_limited(reply: Reply, said: str, known: dict[str, Any]) -> CfBillingError:
-    return CfBillingRateLimitError(
-        f"Cloudflare's rate limit is used up: {said}",
-        retry_after_seconds=reply.retry_after_seconds,
-        **known,
-    )
+def _known(reply: Reply) -> dict[str, Any]:
+    return {
+        "status": reply.status,
+        "request_id": reply.request_id,
+        "retry_after_seconds": reply.retry_after_seconds,
+    }

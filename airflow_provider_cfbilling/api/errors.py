@@ -19,6 +19,8 @@ class CfBillingError(Exception):
     :param status: HTTP status, or None if there was no response.
     :param codes: Cloudflare's error codes.
     :param request_id: the response's ``cf-ray``, which Cloudflare's support asks for.
+    :param retry_after_seconds: how long Cloudflare asks to wait before the next call with these credentials;
+        None: it does not.
     :ivar retryable: whether the same request, or task, may succeed later without anybody changing anything.
     """
 
@@ -31,12 +33,14 @@ class CfBillingError(Exception):
         status: int | None = None,
         codes: Sequence[int] = (),
         request_id: str | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.codes = tuple(codes)
         self.request_id = request_id
+        self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
         facts = [f"HTTP {self.status}"] if self.status is not None else []
@@ -84,28 +88,16 @@ class CfBillingPaymentDeclinedError(CfBillingError):
 
 
 class CfBillingRateLimitError(CfBillingError):
-    """Too many requests (HTTP 429), or this process keeps a pause that Cloudflare asked for.
-
-    :param retry_after_seconds: how long to wait before the next call with these credentials.
-    """
+    """Too many requests (HTTP 429), or this process keeps a pause that Cloudflare asked for."""
 
     retryable = True
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after_seconds: float | None = None,
-        status: int | None = None,
-        codes: Sequence[int] = (),
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, status=status, codes=codes, request_id=request_id)
-        self.retry_after_seconds = retry_after_seconds
-
 
 class CfBillingUnavailableError(CfBillingError):
-    """Cloudflare could not be reached, did not respond in time, or with 5xx. Trying later may help."""
+    """Cloudflare could not be reached, did not respond in time, or with 5xx. Trying later may help.
+
+    Also where this process keeps the pause that such a response asked for.
+    """
 
     retryable = True
 

@@ -1,7 +1,8 @@
 """What one set of credentials may ask, and the pause that Cloudflare asks for, for all calls of this process.
 
 1,200 requests in 5 minutes are counted for each user or token, over everything that it does. Past them
-Cloudflare refuses every call for five minutes, so one caller's 429 is everybody's.
+Cloudflare refuses every call for five minutes, so one caller's 429 is everybody's; and so is the time that
+a 5xx asks to wait.
 Source: https://developers.cloudflare.com/fundamentals/api/reference/limits/
 """
 
@@ -23,6 +24,10 @@ _WAITING_BURST_SECONDS = 20 * _WAITING_SPACING_SECONDS
 # Cloudflare blocks for five minutes. A header that is broken must not stop every caller for a year.
 MOST_PAUSE_SECONDS = 3600.0
 
+# What may say with Retry-After when to come back, besides every 5xx.
+_TOO_MANY = 429
+_COME_BACK = {408, 425, _TOO_MANY}
+
 # One item of `Ratelimit: "default";r=<requests left>;t=<seconds until they are renewed>`.
 _LEFT = re.compile(r";\s*r=([0-9]{1,9})\s*;\s*t=([0-9]{1,9})\b")
 _LONGEST_HEADER = 500
@@ -36,6 +41,7 @@ class RateBudget:
     def __init__(self) -> None:
         # all in monotonic seconds
         self._resume_at = 0.0
+        self._unavailable = False
         self._next_turn_at = 0.0
         self._spacing = _WAITING_SPACING_SECONDS
         self._spacing_ends_at = 0.0
@@ -44,6 +50,11 @@ class RateBudget:
     def pause_left(self) -> float:
         """Seconds until the next call may be made; 0 when it may be made now."""
         return max(0.0, self._resume_at - time.monotonic())
+
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether the pause was asked for because Cloudflare is unwell, and not by its rate limit."""
+        return self._unavailable
 
     def turn(self) -> float:
         """Take the next turn of those who wait, and return in how many seconds it comes.
@@ -61,8 +72,8 @@ class RateBudget:
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Take an answer's word on how much is left."""
-        if status == 429:
-            self._pause(retry_after_seconds(headers) or 0.0)
+        if status in _COME_BACK or status >= 500:
+            self._pause(retry_after_seconds(headers) or 0.0, unavailable=status != _TOO_MANY)
         for left, renewed_in in _LEFT.findall(headers.get("Ratelimit", "")[:_LONGEST_HEADER]):
             seconds = min(float(renewed_in), MOST_PAUSE_SECONDS)
             if int(left) == 0:
@@ -70,9 +81,11 @@ class RateBudget:
             else:
                 self._space(seconds, int(left))
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, unavailable: bool = False) -> None:
         with self._lock:
-            self._resume_at = max(self._resume_at, time.monotonic() + seconds)
+            resume_at = time.monotonic() + seconds
+            if seconds > 0 and resume_at > self._resume_at:
+                self._resume_at, self._unavailable = resume_at, unavailable
 
     def _space(self, seconds: float, left: int) -> None:
         """Spread what is ``left`` over the ``seconds`` until it is renewed, but for the others' part."""

@@ -106,7 +106,8 @@ class Transport:
         :param send_by: not to be sent after this moment, which is looked at last.
         :raises CfBillingNotSentInTimeError: that moment has passed: nothing was sent.
         :raises CfBillingRateLimitError: a pause is being kept: nothing was sent.
-        :raises CfBillingUnavailableError: no byte of the request left this machine: nothing was sent.
+        :raises CfBillingUnavailableError: no byte of the request left this machine, or a pause is being
+            kept that a 5xx asked for: nothing was sent.
         :raises CfBillingOutcomeUnknownError: it was sent, at least in part, and has no whole answer.
         """
         self._keep_pause()
@@ -159,6 +160,11 @@ class Transport:
 
     def _keep_pause(self) -> None:
         pause = self._budget.pause_left()
+        if pause > 0 and self._budget.is_unavailable:
+            raise CfBillingUnavailableError(
+                f"Cloudflare could not answer and asked to wait; {pause:.0f} s are left. Nothing was sent",
+                retry_after_seconds=pause,
+            )
         if pause > 0:
             raise CfBillingRateLimitError(
                 f"Cloudflare asked these credentials to pause; {pause:.0f} s are left. Nothing was sent",
@@ -215,13 +221,12 @@ def _limited_body(response: requests.Response) -> bytes:
 def _wait(state: tenacity.RetryCallState) -> float:
     """Wait as long as Cloudflare asks, and a little more so that callers do not come back all at once."""
     error = _failure(state)
-    asked = error.retry_after_seconds if isinstance(error, CfBillingRateLimitError) else None
-    return (asked or 0.0) + _full_jitter(state)
+    return (error.retry_after_seconds or 0.0) + _full_jitter(state)
 
 
 def _give_up(state: tenacity.RetryCallState) -> NoReturn:
     error = _failure(state)
-    asked = error.retry_after_seconds if isinstance(error, CfBillingRateLimitError) else None
+    asked = error.retry_after_seconds
     if asked and state.upcoming_sleep > READ_TOTAL_SECONDS - (state.seconds_since_start or 0):
         error.message += (
             f"; to wait {asked:.0f} s more, as Cloudflare asks, would exceed the {READ_TOTAL_SECONDS:.0f} s "
