@@ -149,6 +149,7 @@ def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
     said = "; ".join(refusal.message for refusal in refusals[:_MOST_CODES]) or "no reason given"
     known = {**_known(reply), "codes": codes}
     diagnosis = diagnose(reply.status, codes, said, reply.sent)
+    said = reply.redactor.redacted_message(said)
     if diagnosis is not None:
         refused = CfBillingAuthenticationError(
             f"Cloudflare refused the credentials: {said}", reason=diagnosis.reason, **known

@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 HIDDEN = "***"
@@ -22,14 +22,23 @@ class Redactor:
     """Hides secrets in what a server says, which may be what it was sent.
 
     Found as they are, percent-encoded and in base64; Stripe's client secrets by their form.
+
+    :param in_messages: more secrets, hidden in messages only, however short they are. A short one in an
+        id or a status would spoil what the text says.
     """
 
-    def __init__(self, *secrets: str) -> None:
+    def __init__(self, *secrets: str, in_messages: Collection[str] = ()) -> None:
         forms = [form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)]
         self._pattern = re.compile("|".join([*forms, _STRIPES]))
+        more = [_spelled(secret) for secret in sorted(in_messages, key=len, reverse=True)]
+        self._message_pattern = re.compile("|".join([*forms, _STRIPES, *more]))
 
     def redacted(self, text: str) -> str:
         return self._pattern.sub(HIDDEN, text)
+
+    def redacted_message(self, text: str) -> str:
+        """Redact what is shown and never read again."""
+        return self._message_pattern.sub(HIDDEN, text)
 
     def redacted_json(self, value: Any) -> Any:
         """Return a JSON value whose every text is redacted. Names of fields are never shown: they stay."""
@@ -44,11 +53,16 @@ class Redactor:
 
 def _forms(secret: str) -> Iterator[str]:
     """Yield patterns of what a secret may look like."""
-    # Each character as it is or percent-encoded.
-    yield "".join(f"(?:{re.escape(c)}|(?i:%{ord(c):02x}))" for c in secret)
+    yield _spelled(secret)
     # In base64 three bytes are four characters, so what it looks like depends on how many stand before it;
     # the characters at its ends are made of its neighbours too.
     for before, begin in ((0, 0), (1, 2), (2, 3)):
         data = b" " * before + secret.encode()
         for encode in (b64encode, urlsafe_b64encode):
             yield re.escape(encode(data).decode()[begin : len(data) * 8 // 6])
+
+
+def _spelled(secret: str) -> str:
+    """Return a pattern of a secret, each of its characters as it is or percent-encoded."""
+    encoded = (("".join(f"%{byte:02x}" for byte in c.encode()), c) for c in secret)
+    return "".join(f"(?:{re.escape(c)}|(?i:{code}))" for code, c in encoded)

@@ -18,12 +18,14 @@ from airflow_provider_cfbilling.api.credentials import Sent
 from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
+    CfBillingInvalidRequestError,
     CfBillingMalformedResponseError,
     CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.network import network_for
 from airflow_provider_cfbilling.api.rate_budget import http_date, rate_budget_of, retry_after_seconds
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.api.text import Redactor, one_line
@@ -32,8 +34,8 @@ from airflow_provider_cfbilling.api.wire import Exchange, SendBy, WatchedAdapter
 READ_TOTAL_SECONDS = 120.0
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
 
-# Everything that requests, urllib3, http.client and ssl raise when a connection fails.
-_CONNECTION_FAILED = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
+# Everything that requests, urllib3, http.client and ssl raise when a connection fails, or cannot be set up.
+_CONNECTION_FAILED = (OSError, ValueError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 
 _HEADERS = {
     "User-Agent": f"airflow-provider-cfbilling/{__version__}",
@@ -67,7 +69,9 @@ class Transport:
         self._budget = rate_budget_of(settings.base_url, settings.secret)
         self._credentials = _Credentials(settings)
         self._sent = Sent.of(settings.secret, settings.email)
-        self._redactor = Redactor(settings.secret)
+        # Read once: every request goes the same way, and what is wrong with it is known before a charge.
+        self._network = network_for(settings.base_url)
+        self._redactor = Redactor(settings.secret, in_messages=self._network.secrets)
         self._session = self._new_session()
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((CfBillingUnavailableError, CfBillingRateLimitError)),
@@ -93,11 +97,12 @@ class Transport:
 
     def _read_once(self, method: str, path: str, arguments: dict[str, Any]) -> Answer:
         self._keep_pause()
+        prepared = self._prepared(method, path, **arguments)
         with exchange(self._settings.read_timeout) as this:
             try:
-                reply = self._exchange(this, self._session, method, path, **arguments)
+                reply = self._exchange(this, self._session, prepared)
             except _CONNECTION_FAILED as error:
-                raise CfBillingUnavailableError(self._describe(error, this)) from None
+                raise self._failure(error, this) from None
         return Answer(result_of(reply), reply.server_time or datetime.now(UTC))
 
     def send_once(self, path: str, body: dict[str, Any], send_by: SendBy | None = None) -> Reply:
@@ -111,37 +116,47 @@ class Transport:
         :raises CfBillingOutcomeUnknownError: it was sent, at least in part, and has no whole answer.
         """
         self._keep_pause()
+        prepared = self._prepared("POST", path, json=body)
         # A kept-alive connection may be closed by the other side just as the request goes out.
         with self._new_session() as session, exchange(self._settings.read_timeout, send_by) as this:
             try:
-                return self._exchange(this, session, "POST", path, json=body)
+                return self._exchange(this, session, prepared)
             except CfBillingNotSentInTimeError:
                 raise
             except Exception as error:  # whatever it is, it must not hide what is known of the charge
-                description = self._describe(error, this)
+                failure = self._failure(error, this)
                 if this.nothing_sent:
-                    raise CfBillingUnavailableError(f"{description}. Nothing was sent") from None
+                    raise failure.extended("Nothing was sent") from None
                 raise CfBillingOutcomeUnknownError(
-                    f"{description}. Whether it was carried out is not known"
+                    f"{failure.message}. Whether it was carried out is not known"
                 ) from None
 
-    def _exchange(
-        self, this: Exchange, session: requests.Session, method: str, path: str, **arguments: Any
-    ) -> Reply:
+    def _prepared(self, method: str, path: str, **arguments: Any) -> requests.PreparedRequest:
         settings = self._settings
         # Not prepared by the session: to merge what all requests have in common costs as much as the rest.
         request = requests.Request(
             method, settings.base_url + path, headers=_HEADERS, auth=self._credentials, **arguments
         )
-        prepared = request.prepare()
+        try:
+            return request.prepare()
+        except Exception as error:  # of any kind: it may show the headers
+            raise CfBillingInvalidRequestError(
+                f"No request can be made of the API base URL {settings.base_url} ({type(error).__name__}). "
+                "Nothing was sent"
+            ) from None
+
+    def _exchange(
+        self, this: Exchange, session: requests.Session, prepared: requests.PreparedRequest
+    ) -> Reply:
+        settings = self._settings
         # Past the session, which would follow a redirect, with X-Auth-Key, or, told not to, read all of its
         # body and its address, however long and strange they are; and keep every cookie.
         response = session.get_adapter(settings.base_url).send(
             prepared,
             timeout=(settings.connect_timeout, settings.read_timeout),
-            verify=session.verify,  # type: ignore[arg-type]
+            verify=self._network.verify,
             stream=True,
-            proxies=session.proxies,
+            proxies=self._network.proxies,
         )
         with response:
             self._budget.observe(response.status_code, response.headers)
@@ -151,7 +166,7 @@ class Transport:
             return Reply(
                 status=response.status_code,
                 body=body,
-                request_id=one_line(self._redactor.redacted(response.headers.get("cf-ray", "")), 64) or None,
+                request_id=self._shown(response.headers.get("cf-ray", ""), 64) or None,
                 server_time=http_date(response.headers.get("Date", "")),
                 retry_after_seconds=retry_after_seconds(response.headers),
                 redactor=self._redactor,
@@ -173,23 +188,30 @@ class Transport:
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
-        # Once here: for each request it may be a quarter of what `requests` costs.
-        environment = session.merge_environment_settings(self._settings.base_url, {}, None, None, None)
-        session.proxies, session.verify = environment["proxies"], environment["verify"]
         session.trust_env = False
         session.mount("https://", WatchedAdapter())
         session.mount("http://", WatchedAdapter())
         return session
 
-    def _describe(self, error: Exception, this: Exchange) -> str:
+    def _failure(self, error: Exception, this: Exchange) -> CfBillingError:
+        """Return what an exchange that brought no whole response stands for."""
         where = self._settings.base_url
+        way = f"{where} through {self._network.via}" if self._network.via else where
         if this.expired:
-            return f"{where} gave no whole answer within {self._settings.read_timeout:g} s"
+            seconds = self._settings.read_timeout
+            return CfBillingUnavailableError(f"{where} gave no whole answer within {seconds:g} s")
         if isinstance(error, CfBillingError):
-            return error.message
+            return error
+        if isinstance(error, ValueError) and this.nothing_sent:
+            # Something of URL or proxy that the checks have let pass. Its text may show a part of them.
+            kind = type(error).__name__
+            return CfBillingInvalidRequestError(f"No connection can be set up to {way}: {kind}")
         reason = _root(error)
-        said = one_line(self._redactor.redacted(str(reason)))  # it may hold what the server has sent
-        return f"No answer from {where}: {type(reason).__name__}: {said}"
+        said = self._shown(str(reason))  # it may hold what the server or a proxy has sent
+        return CfBillingUnavailableError(f"No answer from {way}: {type(reason).__name__}: {said}")
+
+    def _shown(self, text: str, longest: int = 300) -> str:
+        return one_line(self._redactor.redacted_message(text), longest)
 
 
 class _Credentials(requests.auth.AuthBase):

@@ -50,7 +50,7 @@ class SendBy:
 class Exchange:
     """One request and its answer.
 
-    :ivar watched: True once its connection is one that tells when a request goes out.
+    :ivar watched: True once its connection, if it gets one, is one that tells when a request goes out.
     :ivar began: True once a byte of the request may have been handed to the socket.
     :ivar expired: True once the deadline has cut the connection.
     """
@@ -155,9 +155,10 @@ class WatchedAdapter(HTTPAdapter):
         super().__init__(max_retries=0)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        # What fails in here, as a proxy's URL that cannot be read does, fails before there is a connection.
+        _under_way.get().watched = True
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = _watched(pool.ConnectionCls)
-        _under_way.get().watched = True
         return pool  # type: ignore[no-any-return]
 
 

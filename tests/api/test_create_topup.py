@@ -487,9 +487,10 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_proxy_that_refuses_connections_proves_that_nothing_was_sent(proxied: Any):
-    with refusing_port() as port, client_at("https://api.example.invalid") as client:
+    with refusing_port() as port:
         proxied(port)
-        error = error_of(client)
+        with client_at("https://api.example.invalid") as client:
+            error = error_of(client)
 
     assert_nothing_sent(error)
     assert "hunter2" not in str(error)
@@ -497,9 +498,10 @@ def test_proxy_that_refuses_connections_proves_that_nothing_was_sent(proxied: An
 
 @pytest.mark.parametrize("status", [403, 407, 502])
 def test_proxy_that_opens_no_tunnel_proves_that_nothing_was_sent(proxied: Any, status: int):
-    with RawServer(answering(http(b"", status))) as proxy, client_at("https://api.example.invalid") as client:
+    with RawServer(answering(http(b"", status))) as proxy:
         proxied(proxy.port)
-        error = error_of(client)
+        with client_at("https://api.example.invalid") as client:
+            error = error_of(client)
 
     assert_nothing_sent(error)
     (head,) = proxy.heads
