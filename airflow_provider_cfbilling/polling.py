@@ -36,9 +36,9 @@ class Outage:
         """
         if not isinstance(error, CfBillingError) or not (error.retryable or self._takes_all):
             raise error
-        asked = getattr(error, "retry_after_seconds", None) or 0.0
+        asked = error.retry_after_seconds or 0.0
         if isinstance(error, CfBillingRateLimitError):
-            return float(asked)
+            return asked
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         self.failures += 1

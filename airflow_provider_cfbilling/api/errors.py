@@ -53,7 +53,7 @@ class CfBillingError(Exception):
         if not addition or addition in self.message:
             return self
         longer = copy.copy(self)
-        longer.message = f"{self.message}. {addition}"
+        longer.message = f"{self.message.removesuffix('.')}. {addition}"
         longer.args = (longer.message,)
         return longer
 

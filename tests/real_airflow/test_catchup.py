@@ -31,8 +31,9 @@ dag("caught_up", days_ago)
 dag("asked_for", days_ago, max_run_age=None)
 dag("hours_missed", datetime({hours_ago}, tzinfo=UTC), schedule="{minute} * * * *")
 dag("filled", datetime(2020, 1, 1, tzinfo=UTC), catchup=False)
+dag("once", days_ago, schedule="@once")
 """
-NAMES = ["caught_up", "asked_for", "hours_missed", "filled"]
+NAMES = ["caught_up", "asked_for", "hours_missed", "filled", "once"]
 
 
 def test_missed_periods_are_charged_for_only_where_that_was_asked_for(stack: ExitStack) -> None:
@@ -58,6 +59,9 @@ def test_missed_periods_are_charged_for_only_where_that_was_asked_for(stack: Exi
         assert len(sandboxes[name].charges()) == 1
     assert set(airflow.task_states("asked_for")) == {"success"}
     assert len(sandboxes["asked_for"].charges()) == len(airflow.run_states("asked_for"))
+
+    airflow.wait_until("the one run is over", lambda: airflow.run_states("once") == ["success"], TIMEOUT)
+    assert len(sandboxes["once"].charges()) == 1
 
     airflow.backfill("filled", TODAY - timedelta(days=30), TODAY - timedelta(days=27))
     # And one run for the latest period, which the schedule wants of a Dag that is switched on.
