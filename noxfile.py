@@ -86,7 +86,7 @@ def faults(session: nox.Session, airflow: str) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Try inputs that nobody would think of on all that reads answers: about ten minutes."""
+    """Try unlikely inputs on everything that reads responses: about ten minutes."""
     install(session, NEWEST, "-e", ".[dev]")
     try:
         install(session, NEWEST, "-e", ".[fuzz]")
@@ -171,7 +171,7 @@ def footprint(session: nox.Session, airflow: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         *_, wheel = build(session, folder)
         install(session, airflow, str(wheel))
-        # Not from here, where the package's source would be found in place of what is installed.
+        # Not from here: the package's source would be found in place of what is installed.
         session.run("python", "-P", "tests/installed.py", env={"AIRFLOW_HOME": folder})
     added = frozen(session) - before
     if {line.split("==")[0].split(" @ ")[0] for line in added} != {"airflow-provider-cfbilling"}:
@@ -186,7 +186,7 @@ def frozen(session: nox.Session) -> set[str]:
 
 @nox.session(default=False, venv_backend="none")
 def renew_pins(session: nox.Session) -> None:
-    """Write constraints/ anew, as plain name==version lines.
+    """Write constraints/ again, as plain name==version lines.
 
     What Airflow itself needs is as new as the Airflow is: later releases of its parts break it. All else is
     the newest.

@@ -53,7 +53,7 @@ class DeferrableMixin:
 
 
 def trigger_timed_out(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
-    """Tell whether a deferred task is resumed because its wait took too long."""
+    """Return whether a deferred task is resumed because its wait took too long."""
     return _resumed_with(_TRIGGER_TIMED_OUT, next_method, next_kwargs)
 
 

@@ -57,8 +57,10 @@ def charge_by(context: Context, max_run_age: float | None) -> float | None:
         if not timetable.periodic:
             return None
         superseded_at = _superseded_at(context, timetable)
-    except Exception as error:  # a schedule may be anybody's code: max_run_age is left
-        _log.warning("Cannot tell when the schedule's next run is due: %s: %s", type(error).__name__, error)
+    except Exception as error:  # a schedule may be any code: max_run_age is left
+        _log.warning(
+            "Cannot determine when the schedule's next run is due: %s: %s", type(error).__name__, error
+        )
         return latest
     return latest if superseded_at is None else min(latest, superseded_at)
 
@@ -67,7 +69,7 @@ def _superseded_at(context: Context, timetable: Any) -> float | None:
     """Return when the next run was due, in Unix seconds, if that was before this one began; else None."""
     dag_run: Any = context["dag_run"]
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
-    cleared = bool(getattr(dag_run, "clear_number", 0))  # somebody wants it, and has set its start anew
+    cleared = bool(getattr(dag_run, "clear_number", 0))  # a user wants it, and has set its start again
     if cleared or not (start and end and dag_run.start_date):
         return None
     from airflow.providers.common.compat.sdk import timezone  # type: ignore[attr-defined]
@@ -96,7 +98,7 @@ def _timetable_of(context: Context) -> Any:
 def dag_run_began_at(context: Context) -> float:
     """Return when the Dag run began, in Unix seconds; rather too early than too late."""
     dag_run: Any = context["dag_run"]
-    # A user's clear of the run sets its start anew.
+    # A user's clear of the run sets its start again.
     if getattr(dag_run, "clear_number", None) == 0 and dag_run.start_date:
         began = dag_run.start_date
     else:

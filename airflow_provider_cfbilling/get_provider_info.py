@@ -1,4 +1,4 @@
-"""What Airflow is told about this package. Imports nothing: a fault here breaks ``import airflow`` itself."""
+"""What Airflow reads about this package. Imports nothing: a fault here breaks ``import airflow`` itself."""
 
 _INTEGRATION = "Cloudflare AI Gateway Billing"
 _PACKAGE = "airflow_provider_cfbilling"

@@ -1,4 +1,4 @@
-"""Links from a task to the Cloudflare dashboard and to its invoice. To show them asks nobody for anything."""
+"""Links from a task to the Cloudflare dashboard and to its invoice. Showing them makes no request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CfBillingLink(BaseOperatorLink):
     xcom_key: str
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address, or nothing where it is not known."""
+        """Return the address, or nothing if it is not known."""
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 

@@ -36,12 +36,12 @@ class Outage:
         """
         if not isinstance(error, CfBillingError) or not (error.retryable or self._takes_all):
             raise error
-        asked = error.retry_after_seconds or 0.0
+        requested = error.retry_after_seconds or 0.0
         if isinstance(error, CfBillingRateLimitError):
-            return asked
+            return requested
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         self.failures += 1
         if now - self._since > self._max_seconds:
             raise error.extended(f"All polls of the last {now - self._since:.0f} s have failed")
-        return max(min(_MAX_BACKOFF_SECONDS, 2.0 ** min(self.failures, 10)), asked)
+        return max(min(_MAX_BACKOFF_SECONDS, 2.0 ** min(self.failures, 10)), requested)

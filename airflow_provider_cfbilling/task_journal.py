@@ -50,7 +50,7 @@ def after_success(context: Context, call: Callable[[], None]) -> None:
 
 
 def _is_given_up(ti: Any) -> bool:
-    """Tell whether a later try has been scheduled. From Airflow 3.0 on its success would be refused."""
+    """Return whether a later try has been scheduled. From Airflow 3.0 on its success would be refused."""
     if hasattr(ti, "get_ti_count"):
         return False
     from airflow.utils.session import create_session
@@ -61,7 +61,7 @@ def _is_given_up(ti: Any) -> bool:
 
 
 def _is_recorded(ti: Any) -> bool:
-    """Tell whether Airflow has recorded the success. Below 3.0 the task has just done so itself."""
+    """Return whether Airflow has recorded the success. Below 3.0 the task has just done so itself."""
     if not hasattr(ti, "get_ti_count"):
         return True
     of_this = {
@@ -133,7 +133,7 @@ class Variables:
     """Airflow Variables of one task of one Dag run: one for each try, and only while a top-up is under way.
 
     :param key: of all of them; the try's number follows.
-    :param description: what somebody reads who finds one.
+    :param description: what someone reads who finds one.
     """
 
     def __init__(self, key: str, description: str) -> None:

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?")
 
 
 def is_absent(value: object) -> bool:
-    """Tell whether nothing was given: None, blanks, or "None", which a template renders for it."""
+    """Return whether nothing was given: None, blanks, or "None", which a template renders for it."""
     return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
 
 
@@ -88,7 +88,7 @@ def timestamp(name: str, value: object) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
-        # `isoformat` refuses what only looks like one, such as NaT of pandas.
+        # `isoformat` refuses what only resembles one, such as NaT of pandas.
         if isinstance(at, datetime) and at.tzinfo is not None and datetime.fromisoformat(at.isoformat()):
             return at
     except ValueError:
@@ -108,7 +108,7 @@ def stripe_id(name: str, value: object) -> str | None:
 
 
 def is_stripe_id(value: object) -> TypeGuard[str]:
-    """Tell whether ``value`` can be an id of Stripe's."""
+    """Return whether ``value`` can be an id of Stripe's."""
     return isinstance(value, str) and _STRIPE_ID.fullmatch(value) is not None
 
 

@@ -63,7 +63,7 @@ def table() -> str:
     asked |= {name: (_IMPORT, module) for name, module in MODULES.items()}
     measured: dict[str, list[float]] = {name: [] for name in asked}
     brings_requests = {}
-    for _ in range(ROUNDS):  # in turns, so that a busy moment hits all alike
+    for _ in range(ROUNDS):  # in turns, so that a busy time hits all alike
         for name, (script, argument) in asked.items():
             milliseconds, brings_requests[name] = _run(script, argument)
             measured[name].append(milliseconds)

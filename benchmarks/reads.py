@@ -32,7 +32,7 @@ def table() -> str:
             "Cloudflare's SDK": lambda: sdk.ai_gateway.billing.credit_balance(account_id=ACCOUNT_ID),
         }
         measured: dict[str, list[float]] = {name: [] for name in readers}
-        for _ in range(ROUNDS):  # in turns, so that a busy moment hits all alike
+        for _ in range(ROUNDS):  # in turns, so that a busy time hits all alike
             for name, read in readers.items():
                 measured[name].append(_microseconds(read))
     limit = measured["bare requests.Session (the baseline)"]

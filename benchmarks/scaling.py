@@ -1,6 +1,6 @@
 """What many workers and triggerers ask Cloudflare with one token, in virtual time.
 
-The rate budget of each process is the real one, and so is the sandbox's rate limit. Workers, triggerers and
+The rate limiter of each process is the real one, and so is the sandbox's rate limit. Workers, triggerers and
 the network are simulated: Airflow starts each try as a process, which knows nothing of what others were told.
 """
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from requests.structures import CaseInsensitiveDict
 
-from airflow_provider_cfbilling.api import rate_budget
-from airflow_provider_cfbilling.api.rate_budget import RateBudget
+from airflow_provider_cfbilling.api import rate_limiter
+from airflow_provider_cfbilling.api.rate_limiter import RateLimiter
 from airflow_provider_cfbilling.api.transport import READ_TOTAL_SECONDS
-from airflow_provider_cfbilling.sandbox import access
-from airflow_provider_cfbilling.sandbox.access import RateLimiter
+from airflow_provider_cfbilling.sandbox import auth
+from airflow_provider_cfbilling.sandbox.auth import RequestQuota
 from benchmarks.tables import markdown
 
 QUOTA, WINDOW_SECONDS = 1_200, 300.0
@@ -87,17 +87,17 @@ class Cloudflare:
     refused: int = 0
 
     def __post_init__(self) -> None:
-        self._limiter = RateLimiter(QUOTA, WINDOW_SECONDS)
+        self._limiter = RequestQuota(QUOTA, WINDOW_SECONDS)
 
-    def ask(self, budget: RateBudget) -> bool:
+    def ask(self, limiter: RateLimiter) -> bool:
         """Tell whether a process is answered, which learns what the answer says of the limit."""
         self.asked_at.append(self.clock.now)
         headers, refusal = self._limiter.count("token")
         if refusal is None:
-            budget.observe(200, CaseInsensitiveDict(headers))
+            limiter.update_from_response(200, CaseInsensitiveDict(headers))
             return True
         self.refused += 1
-        budget.observe(429, CaseInsensitiveDict({**headers, **refusal.headers}))
+        limiter.update_from_response(429, CaseInsensitiveDict({**headers, **refusal.headers}))
         return False
 
     def worst(self) -> int:
@@ -121,7 +121,7 @@ class Simulation:
         self._due: list[tuple[float, int, Iterator[float]]] = []
         self._to_top_up = deque((0.0, account) for account in range(scene.accounts if scene.top_up else 0))
         self.left = len(self._to_top_up)
-        self._triggerers = [RateBudget() for _ in range(scene.triggerers)]
+        self._triggerers = [RateLimiter() for _ in range(scene.triggerers)]
         self._settled_at: dict[int, float] = {}
         self.failed_tries = 0
         self.looks = 0
@@ -161,26 +161,26 @@ class Simulation:
         Returns whether that ended well.
         """
         yield START_SECONDS
-        budget = RateBudget()
+        limiter = RateLimiter()
         if account not in self._settled_at:
-            if not (yield from self._act(budget, REQUESTS_TO_CHARGE)):
+            if not (yield from self._act(limiter, REQUESTS_TO_CHARGE)):
                 return False
             self._settled_at[account] = self._clock.now + self._scene.settle_seconds
         while self._settled_at[account] > self._clock.now:
-            if not (yield from self._act(budget, REQUESTS_WHILE_PENDING)):
+            if not (yield from self._act(limiter, REQUESTS_WHILE_PENDING)):
                 return False
             yield POLL_SECONDS
             yield from self._look(self._triggerer(account))
             yield START_SECONDS
-            budget = RateBudget()
-        return (yield from self._act(budget, 1))
+            limiter = RateLimiter()
+        return (yield from self._act(limiter, 1))
 
-    def _act(self, budget: RateBudget, requests: int) -> Iterator[float]:
+    def _act(self, limiter: RateLimiter, requests: int) -> Iterator[float]:
         """Ask as a task does: it waits for no turn, and fails where it would have to pause for too long."""
         for _ in range(requests):
             yield REQUEST_SECONDS
-            while not self.cloudflare.ask(budget):
-                pause = budget.pause_left()
+            while not self.cloudflare.ask(limiter):
+                pause = limiter.cooldown_remaining()
                 if pause > READ_TOTAL_SECONDS:
                     return False
                 yield pause
@@ -196,29 +196,29 @@ class Simulation:
             self.looks += 1
             yield max(0.0, asked_at + self._scene.watch_seconds - self._clock.now)
 
-    def _look(self, budget: RateBudget) -> Iterator[float]:
+    def _look(self, limiter: RateLimiter) -> Iterator[float]:
         """Wait for a turn and ask, as a triggerer does, until there is an answer."""
         answered = False
         while not answered:
-            yield budget.turn()
-            while budget.pause_left() > 0:
-                yield budget.turn()
+            yield limiter.reserve()
+            while limiter.cooldown_remaining() > 0:
+                yield limiter.reserve()
             yield REQUEST_SECONDS
-            answered = self.cloudflare.ask(budget)
+            answered = self.cloudflare.ask(limiter)
 
-    def _triggerer(self, account: int) -> RateBudget:
+    def _triggerer(self, account: int) -> RateLimiter:
         return self._triggerers[account % len(self._triggerers)]
 
 
 @contextmanager
 def virtual_time() -> Iterator[Clock]:
-    """Let the rate budget and the rate limit go by a clock that is told what time it is."""
-    clock, real = Clock(), rate_budget.time
-    rate_budget.time = access.time = clock  # type: ignore[assignment]
+    """Let the rate limiter and the rate limit go by a clock that is told what time it is."""
+    clock, real = Clock(), rate_limiter.time
+    rate_limiter.time = auth.time = clock  # type: ignore[assignment]
     try:
         yield clock
     finally:
-        rate_budget.time = access.time = real
+        rate_limiter.time = auth.time = real
 
 
 def played(scene: Scene) -> Simulation:

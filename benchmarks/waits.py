@@ -60,7 +60,7 @@ def table(seconds: float) -> str:
         [
             markdown("Waits", header, rows),
             markdown(
-                "One wait, and a server that answers 429 for 2 seconds with `Retry-After: 2`",
+                "One wait, and a server that responds with 429 for 2 seconds with `Retry-After: 2`",
                 ("who", "requests in 2 s"),
                 [("this provider", limited[0]), ("http provider", limited[1])],
             ),

@@ -83,7 +83,7 @@ def demonstrate(home: Path) -> None:
 
 
 def open_sandbox(home: Path) -> Any:
-    """Return a sandbox with empty books, which are kept so that a person can look at them afterwards."""
+    """Return a sandbox with empty books, which are kept so that you can inspect them afterwards."""
     from airflow_provider_cfbilling.sandbox import Sandbox
 
     home.mkdir(parents=True, exist_ok=True)
@@ -236,7 +236,7 @@ def show_result(run: DagRun, charges: Sequence[Any], before: float, after: float
 def show_requests(requests: Sequence[Any]) -> None:
     print("   Requests")
     for request in requests:
-        # Below the account: the part that tells the requests apart.
+        # Below the account: the part that distinguishes the requests.
         what = request.path.partition("/billing/")[2] or request.path
         query = f"?{request.query}" if request.query else ""
         print(f"      {request.method:<4} {what}{query}  {request.status}")
@@ -244,7 +244,7 @@ def show_requests(requests: Sequence[Any]) -> None:
 
 def show_where_to_look(home: Path, log: Path) -> None:
     serve = f"{shown(Path(sys.executable))} -m airflow_provider_cfbilling.sandbox"
-    print("\nWhere to look next:\n")
+    print("\nWhat to see next:\n")
     print(f"   The Dag        {shown(DAG_FILE)}, and others beside it")
     print(f"   Airflow's log  {shown(log)}")
     print("   The books      as a page, with switches for faults; it prints a connection for your Airflow:")
@@ -253,7 +253,7 @@ def show_where_to_look(home: Path, log: Path) -> None:
 
 
 def what_is_wrong(run: DagRun, charges: Sequence[Any]) -> str | None:
-    """Return a sentence, or None where one charge was made and paid and Airflow knows of it."""
+    """Return a sentence, or None if one charge was made and paid and Airflow knows of it."""
     if len(charges) != 1:
         return f"The ledger holds {len(charges)} charges, not exactly one."
     if run.state != "success":

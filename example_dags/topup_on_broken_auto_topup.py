@@ -1,5 +1,5 @@
 """
-### Act the moment the automatic top-up breaks
+### Act the time the automatic top-up breaks
 
 Airflow 3.0 and later. The triggerer polls every minute, and starts one Dag run for each new failure of the
 automatic top-up, and when Cloudflare switches it off. No worker waits. The run notifies you, and tops up by

@@ -1,5 +1,5 @@
 """
-### Top up the moment the balance falls below a line
+### Top up the time the balance falls below a line
 
 Airflow 3.0 and later. The triggerer polls the balance every minute, and starts one Dag run each time that
 it falls below $10.00. No worker waits. However many Dags and sensors watch the account, Cloudflare sees one

@@ -189,7 +189,7 @@ def answering(*answers: bytes) -> Callable[[Peer], None]:
 
 
 def http(body: bytes | object, status: int = 200, **headers: object) -> bytes:
-    """An HTTP answer; a body that is not bytes is sent as JSON."""
+    """An HTTP response; a body that is not bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

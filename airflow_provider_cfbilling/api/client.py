@@ -1,6 +1,6 @@
 """One method for each endpoint of the AI Gateway Billing API.
 
-Not here, because API tokens may not do it (Cloudflare answers 403): creating or deleting the automatic
+Not here, because API tokens may not do it (Cloudflare responds with 403): creating or deleting the automatic
 top-up's configuration, which is for the dashboard only, and setting the legacy spending limit.
 """
 
@@ -33,9 +33,9 @@ from airflow_provider_cfbilling.api.models import (
     UsageHistory,
 )
 from airflow_provider_cfbilling.api.reader import AnyModel, read
+from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.api.transport import Answer, Transport
-from airflow_provider_cfbilling.api.wire import SendBy
+from airflow_provider_cfbilling.api.transport import ReadResponse, Transport
 
 _AFTER_A_DECLINE = (
     "Ask the card's bank, or set another card on the AI Gateway page of the Cloudflare dashboard (Credits "
@@ -53,7 +53,7 @@ class CfBillingClient:
     :meth:`create_topup` only read, and are tried again when Cloudflare cannot be reached.
 
     :param read_settings: returns the settings as they are now, None if they cannot be read: the credentials
-        may have been renewed while somebody waits.
+        may have been renewed while a task waits.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class CfBillingClient:
         self._transport.close()
 
     def create_topup(
-        self, amount_cents: int, payment_method_id: str | None = None, *, send_by: SendBy | None = None
+        self, amount_cents: int, payment_method_id: str | None = None, *, send_by: SendDeadline | None = None
     ) -> Topup:
         """Charge a card, now. Two calls are two charges: the API takes no idempotency key.
 
@@ -95,7 +95,7 @@ class CfBillingClient:
 
         :param amount_cents: at least 1000 ($10.00).
         :param payment_method_id: Stripe payment method to charge instead of the account's default.
-        :param send_by: the moment after which it must not be sent any more.
+        :param send_by: the time after which it must not be sent any more.
         """
         body: dict[str, Any] = {"amount": validation.amount_cents(amount_cents)}
         if method := validation.stripe_id("payment_method_id", payment_method_id):
@@ -119,12 +119,12 @@ class CfBillingClient:
             ) from error
 
     def get_topup_status(self, payment_intent_id: str) -> TopupStatus:
-        """Tell whether a top-up has settled. A POST that only reads; it needs "AI Gateway Write"."""
+        """Return whether a top-up has settled. A POST that only reads; it needs "AI Gateway Write"."""
         name = "payment_intent_id"
         body = {name: validation.required(name, validation.stripe_id(name, payment_intent_id))}
         with _needs(_WRITE):
-            answer = self._read("POST", "/topup/status", json=body)
-        return read(TopupStatus, answer.result)
+            response = self._read("POST", "/topup/status", json=body)
+        return read(TopupStatus, response.result)
 
     def get_topup_config(self) -> TopupConfig:
         """Return the automatic top-up's configuration and whether it works."""
@@ -153,13 +153,13 @@ class CfBillingClient:
         """Return past invoices.
 
         :param type: automatic top-ups, manual ones, or all.
-        :param page: which page, from 1. The answer is paginated, but the reference names no parameter for
-            it, so that ``pagination.page`` of the answer may be another.
+        :param page: which page, from 1. The response is paginated, but the reference names no parameter for
+            it, so that ``pagination.page`` of the response may differ.
         """
         kind = validation.choice("type", type, ("auto", "manual", "all")) or "all"
         params: dict[str, str | int] = {"type": kind} if page == 1 else {"type": kind, "page": page}
-        answer = self._ask("/invoice-history", **params)
-        return read(InvoiceHistory, answer.result, answered_at=answer.answered_at)
+        response = self._get_response("/invoice-history", **params)
+        return read(InvoiceHistory, response.result, server_time=response.server_time)
 
     def get_invoice_preview(self) -> InvoicePreview:
         """Return the upcoming invoice."""
@@ -189,13 +189,13 @@ class CfBillingClient:
         return self._get(SpendingLimit, "/spending-limit")
 
     def _get(self, model: type[AnyModel], path: str, **params: str | int) -> AnyModel:
-        return read(model, self._ask(path, **params).result)
+        return read(model, self._get_response(path, **params).result)
 
-    def _ask(self, path: str, **params: str | int) -> Answer:
+    def _get_response(self, path: str, **params: str | int) -> ReadResponse:
         with _needs(_READ):
             return self._read("GET", path, params=params)
 
-    def _read(self, method: str, path: str, **arguments: Any) -> Answer:
+    def _read(self, method: str, path: str, **arguments: Any) -> ReadResponse:
         """Read, again with credentials that have been renewed since they were read, if these are refused."""
         try:
             return self._transport.read(method, self._root + path, **arguments)

@@ -60,7 +60,7 @@ class Diagnosis(NamedTuple):
     """Why the credentials were refused.
 
     :param reason: one word for programs; None: Cloudflare does not say.
-    :param advice: what is wrong and what to do; empty where it is not known.
+    :param advice: what is wrong and what to do; empty if that is not known.
     """
 
     reason: Reason | None = None
@@ -68,7 +68,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(status: int, codes: Collection[int], said: str, sent: Sent) -> Diagnosis | None:
-    """Tell what a refusal says of the credentials; None: it is of something else, such as a permission."""
+    """Return what a refusal says of the credentials; None: it is of something else, such as a permission."""
     said = said.lower()
     if status not in (400, 401, 403):
         return None
@@ -101,7 +101,7 @@ def diagnose(status: int, codes: Collection[int], said: str, sent: Sent) -> Diag
             "changed: check both, or use an API token",
         )
     if invalid:
-        advice = "The API token is wrong, expired or revoked: look it up in the Cloudflare dashboard"
+        advice = "The API token is wrong, expired or revoked: check it in the Cloudflare dashboard"
         return Diagnosis("invalid", f"{advice}, and paste it, or a new one, into the connection's password")
     return Diagnosis() if ambiguous else None
 

@@ -20,21 +20,21 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from airflow_provider_cfbilling.api.text import Redactor, one_line
 
-_LARGEST_CODE = 10**9
-_MOST_CODES = 5
+_MAX_CODE = 10**9
+_MAX_CODES = 5
 # Of one error's `error_chain`, which can be long and deep.
-_MOST_LINKS = 3
+_MAX_LINKS = 3
 # These say that the request was understood and denied. Of the others some come from a gateway that has given
-# up on a request which is still being worked on, and some are of a kind that nobody here knows.
+# up on a request which is still being worked on, and some are of an unknown kind.
 _DENIED = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
 _TRANSIENT = frozenset({408, 409, 423, 425, 499})
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer as it came.
+    """An HTTP response as it came.
 
-    :param server_time: the answer's ``Date``, Cloudflare's clock.
+    :param server_time: the response's ``Date``, Cloudflare's clock.
     :param redactor: hides our secrets in the body, before anything is read from it.
     :param sent: how the credentials were sent.
     """
@@ -59,7 +59,7 @@ class Reply:
 
 
 def result_of(reply: Reply) -> Any:
-    """Return the envelope's ``result``, or raise the :class:`CfBillingError` that the answer stands for."""
+    """Return the envelope's ``result``, or raise the :class:`CfBillingError` that the response stands for."""
     try:
         envelope = _parsed(reply)
         refusals = _refusals(envelope)
@@ -103,7 +103,7 @@ class _Refusal(NamedTuple):
 
 
 def _refusals(envelope: dict[str, Any]) -> list[_Refusal]:
-    """Return the errors of an envelope that says no; none for one that says yes."""
+    """Return the errors of an envelope that reports failure; none for one that reports success."""
     if envelope["success"]:
         return []
     errors = envelope.get("errors")
@@ -123,8 +123,8 @@ def _with_chain(code: int, message: str, error: dict[str, Any]) -> _Refusal:
     """
     codes, messages = [code], [message]
     below = error.get("error_chain")
-    while isinstance(below, list) and below and len(codes) <= _MOST_LINKS:
-        link, *rest = below[: _MOST_LINKS + 1]
+    while isinstance(below, list) and below and len(codes) <= _MAX_LINKS:
+        link, *rest = below[: _MAX_LINKS + 1]
         below = rest
         if not isinstance(link, dict):
             continue
@@ -133,20 +133,20 @@ def _with_chain(code: int, message: str, error: dict[str, Any]) -> _Refusal:
             codes.append(link_code)
             messages.append(link_message)
         if isinstance(link.get("error_chain"), list):
-            below = [*link["error_chain"][:_MOST_LINKS], *rest]
+            below = [*link["error_chain"][:_MAX_LINKS], *rest]
     return _Refusal(codes, one_line(": ".join(filter(None, messages))))
 
 
 def _code(value: Any) -> int:
     code = int(value)
-    if abs(code) > _LARGEST_CODE:  # it would fill the log
+    if abs(code) > _MAX_CODE:  # it would fill the log
         raise ValueError
     return code
 
 
 def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
-    codes = [code for refusal in refusals for code in refusal.codes][:_MOST_CODES]
-    said = "; ".join(refusal.message for refusal in refusals[:_MOST_CODES]) or "no reason given"
+    codes = [code for refusal in refusals for code in refusal.codes][:_MAX_CODES]
+    said = "; ".join(refusal.message for refusal in refusals[:_MAX_CODES]) or "no reason given"
     known = {**_known(reply), "codes": codes}
     diagnosis = diagnose(reply.status, codes, said, reply.sent)
     said = reply.redactor.redacted_message(said)
@@ -158,7 +158,7 @@ def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
     if reply.status == 403:
         return CfBillingPermissionError(f"Cloudflare did not permit this: {said}", **known)
     if reply.status == 404:
-        return CfBillingNotFoundError(f"Cloudflare did not find what was asked for: {said}", **known)
+        return CfBillingNotFoundError(f"Cloudflare did not find this: {said}", **known)
     if reply.status == 429:
         return CfBillingRateLimitError(f"Cloudflare's rate limit is used up: {said}", **known)
     if reply.status == 402:
@@ -166,25 +166,25 @@ def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
     if 400 <= reply.status < 500 and reply.status not in _TRANSIENT:
         return CfBillingInvalidRequestError(f"Cloudflare refused the request: {said}", **known)
     if reply.status >= 500 or reply.status in _TRANSIENT:
-        return CfBillingUnavailableError(f"Cloudflare could not answer: {said}", **known)
-    return CfBillingMalformedResponseError(f"Cloudflare answered without success: {said}", **known)
+        return CfBillingUnavailableError(f"Cloudflare could not respond: {said}", **known)
+    return CfBillingMalformedResponseError(f"Cloudflare responded without success: {said}", **known)
 
 
 def _not_an_envelope(reply: Reply, problem: str) -> CfBillingError:
-    """Cloudflare's edge answers HTML on 502 to 527, and sometimes on 403 and 429."""
+    """Cloudflare's edge responds with HTML on 502 to 527, and sometimes on 403 and 429."""
     known = _known(reply)
     if reply.status == 429:
         return CfBillingRateLimitError("Cloudflare's rate limit is used up: no reason given", **known)
     if reply.status >= 500:
-        return CfBillingUnavailableError("Cloudflare could not answer, and sent no JSON", **known)
+        return CfBillingUnavailableError("Cloudflare could not respond, and sent no JSON", **known)
     if 300 <= reply.status < 400:
         return CfBillingMalformedResponseError(
-            "The answer is a redirect, which this API never sends. It was not followed; "
+            "The response is a redirect, which this API never sends. It was not followed; "
             "check the API base URL",
             **known,
         )
     return CfBillingMalformedResponseError(
-        f"The answer is not what the API documents: {problem:.200}. Check the API base URL", **known
+        f"The response is not what the API documents: {problem:.200}. Check the API base URL", **known
     )
 
 

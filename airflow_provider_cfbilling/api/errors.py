@@ -1,6 +1,6 @@
 """What can go wrong, one class for each thing that a caller does differently.
 
-Where to look for the meaning of ``codes``: https://developers.cloudflare.com/fundamentals/api/
+The meaning of ``codes``: https://developers.cloudflare.com/fundamentals/api/
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class CfBillingError(Exception):
     :param message: what happened and what to do, without secrets.
     :param status: HTTP status, or None if there was no response.
     :param codes: Cloudflare's error codes.
-    :param request_id: the response's ``cf-ray``, which Cloudflare's support asks for.
-    :param retry_after_seconds: how long Cloudflare asks to wait before the next call with these credentials;
-        None: it does not.
-    :ivar retryable: whether the same request, or task, may succeed later without anybody changing anything.
+    :param request_id: the response's ``cf-ray``, which Cloudflare's support needs.
+    :param retry_after_seconds: the pause that Cloudflare requests before the next call with these
+        credentials; None: none.
+    :ivar retryable: whether the same request, or task, may succeed later without any change.
     """
 
     retryable = False
@@ -66,8 +66,8 @@ class CfBillingAuthenticationError(CfBillingError):
     """Cloudflare refused the credentials (HTTP 400, 401 or 403, with a code of theirs).
 
     :param reason: ``malformed``, ``other kind`` (an API token sent as Global API Key, or the other way),
-        ``missing``, ``invalid``, ``address`` (where the API token may not be used), or None: Cloudflare does
-        not say; it may be a missing permission, or another account.
+        ``missing``, ``invalid``, ``address`` (from which the API token may not be used), or None: Cloudflare
+        does not say; it may be a missing permission, or another account.
     """
 
     def __init__(self, message: str, *, reason: Reason | None = None, **facts: Any) -> None:
@@ -88,7 +88,7 @@ class CfBillingPaymentDeclinedError(CfBillingError):
 
 
 class CfBillingRateLimitError(CfBillingError):
-    """Too many requests (HTTP 429), or this process keeps a pause that Cloudflare asked for."""
+    """Too many requests (HTTP 429), or this process keeps a pause that Cloudflare requested."""
 
     retryable = True
 
@@ -96,7 +96,7 @@ class CfBillingRateLimitError(CfBillingError):
 class CfBillingUnavailableError(CfBillingError):
     """Cloudflare could not be reached, did not respond in time, or with 5xx. Trying later may help.
 
-    Also where this process keeps the pause that such a response asked for.
+    Also while this process keeps the pause that such a response requested.
     """
 
     retryable = True
@@ -115,5 +115,5 @@ class CfBillingMalformedResponseError(CfBillingError):
 class CfBillingOutcomeUnknownError(CfBillingError):
     """A top-up was sent and whether the card was charged is not known.
 
-    Never answer this by sending it again. Look for the invoice first.
+    Never send it again because of this. Search for the invoice first.
     """

@@ -1,4 +1,4 @@
-"""What the API answers. Amounts are in cents, moments in UTC, and the fields' names say so.
+"""What the API returns. Amounts are in cents, times in UTC, and the fields' names say so.
 
 Fields and nullability: Cloudflare's API reference for AI Gateway Billing, kept in ``sandbox/openapi.yaml``.
 """
@@ -12,7 +12,7 @@ from airflow_provider_cfbilling.api.reader import Id, Key, Link, Model
 from airflow_provider_cfbilling.api.text import one_line
 from airflow_provider_cfbilling.validation import is_stripe_id
 
-_LONGEST_WORD = 40
+_MAX_WORD = 40
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Topup(Model):
     """A top-up that Cloudflare has accepted; it settles later. ``client_secret`` is dropped unread.
 
     :param payment_intent_id: really a Stripe invoice id (``in_...``), the same as in the invoice history.
-    :param onboarding: whether the account was already set up for billing; None where that was not said.
+    :param onboarding: whether the account was already set up for billing; None if that was not said.
     """
 
     payment_intent_id: str
@@ -34,13 +34,13 @@ class Topup(Model):
         found = value if isinstance(value, dict) else {}
         payment_intent_id = found.get("payment_intent_id")
         if not is_stripe_id(payment_intent_id):
-            raise CfBillingMalformedResponseError("The answer holds no readable payment_intent_id")
+            raise CfBillingMalformedResponseError("The response holds no readable payment_intent_id")
         onboarding, brand, last4 = (found.get(name) for name in ("onboarding", "brand", "last4"))
         return cls(
             payment_intent_id=payment_intent_id,
             onboarding=onboarding if isinstance(onboarding, bool) else None,
-            brand=one_line(brand, _LONGEST_WORD) if isinstance(brand, str) else None,
-            last4=one_line(last4, _LONGEST_WORD) if isinstance(last4, str) else None,
+            brand=one_line(brand, _MAX_WORD) if isinstance(brand, str) else None,
+            last4=one_line(last4, _MAX_WORD) if isinstance(last4, str) else None,
         )
 
 
@@ -76,7 +76,7 @@ class TopupConfig(Model):
         return "active" if self.amount_cents else "unset"
 
     def is_broken(self, since: datetime | None = None) -> bool:
-        """Tell whether charges fail or are switched off. A failure from before ``since`` does not count."""
+        """Return whether charges fail or are switched off. A failure from before ``since`` does not count."""
         if self.state not in ("failing", "disabled"):
             return False
         return since is None or self.last_failed_at is None or self.last_failed_at >= since
@@ -133,9 +133,9 @@ class Invoice(Model):
     """One charge, automatic or manual.
 
     :param amount_due_cents: with Cloudflare's fee and tax, less account credit and coupons: it may be more
-        than the amount asked for, or less.
+        than the requested amount, or less.
     :param status: ``draft``, ``open``, ``paid``, ``uncollectible`` or ``void``.
-    :param invoice_pdf: None also where its address is not one to click on.
+    :param invoice_pdf: None also if its address is not one to click on.
     """
 
     id: Id | None
@@ -156,7 +156,7 @@ class Invoice(Model):
 
 @dataclass(frozen=True)
 class Pagination(Model):
-    """Which part of a list an answer is."""
+    """Which part of a list a response is."""
 
     has_more: bool
     page: int
@@ -168,12 +168,12 @@ class Pagination(Model):
 class InvoiceHistory(Model):
     """Past invoices, newest first.
 
-    :param answered_at: when Cloudflare answered, by its own clock.
+    :param server_time: when Cloudflare responded, by its own clock.
     """
 
     invoices: tuple[Invoice, ...]
     pagination: Pagination
-    answered_at: datetime
+    server_time: datetime
 
 
 @dataclass(frozen=True)

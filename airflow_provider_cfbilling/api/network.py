@@ -6,6 +6,7 @@ As `requests` reads it, but checked when a client is made. What is wrong here no
 
 import importlib.util
 import os
+import re
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ from urllib3.util import parse_url
 from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
 from airflow_provider_cfbilling.api.text import one_line
 
-# In the order in which `requests` looks at them.
+# In the order in which `requests` reads them.
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
 _SCHEMES = ("http", "https", *_SOCKS)
+_HOST = re.compile(r"[\w.:%-]+")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def network_for(base_url: str) -> Network:
     if not proxy:
         return Network({}, verify)
     variable = _variable_of(proxy, scheme)
-    # `requests` takes the name in front of a colon for the scheme where there is none.
+    # `requests` takes the name in front of a colon for the scheme if there is none.
     url = proxy if "://" in proxy or proxy.lower().startswith(("http:", "https:")) else f"http://{proxy}"
     try:
         parts = _checked(url)
@@ -89,8 +91,8 @@ def _checked(proxy: str) -> SplitResult:
         raise _UnusableProxyError("it cannot be read as a URL") from None
     if url.scheme not in _SCHEMES:
         raise _UnusableProxyError(f"its scheme is none of {', '.join(_SCHEMES)}")
-    if not url.host or not parts.hostname or not proxy.isprintable():
-        raise _UnusableProxyError("it has no host, or one with a line break")
+    if not url.host or not _HOST.fullmatch(parts.hostname or "") or not proxy.isprintable():
+        raise _UnusableProxyError("it has no host, or one with blanks or line breaks")
     # What comes behind the host is most often the end of a password: it began before a `/`, `?` or `#`.
     if url.path not in (None, "", "/") or parts.path not in ("", "/") or url.query or url.fragment:
         raise _UnusableProxyError("it goes on behind host and port")

@@ -29,7 +29,7 @@ Link = NewType("Link", str)
 
 # No user name, which reads like a host, and nothing that could end an attribute of a page.
 _LINK = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.\-]*(:[0-9]{1,5})?([/?][!#$%&(-;=?-\[\]_a-z~]*)?")
-_LONGEST_LINK = 2000
+_MAX_LINK = 2000
 
 # Above this a Unix time is in milliseconds: as seconds it would be the year 5138.
 _MILLISECONDS_FROM = 1e11
@@ -39,10 +39,10 @@ _FRACTION_DIGITS = 6
 
 @dataclass(frozen=True)
 class Model:
-    """Base of all answers."""
+    """Base of all responses."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them; moments as ISO 8601 text."""
+        """Return the fields as JSON can hold them; times as ISO 8601 text."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
@@ -63,7 +63,7 @@ class Key:
 def read(model: type[AnyModel], value: Any, where: str = "result", **known: Any) -> AnyModel:
     """Return ``value`` as a ``model``. Fields that the model does not have are ignored.
 
-    :param known: fields that the answer's headers told.
+    :param known: fields that the response's headers hold.
     :raises CfBillingMalformedResponseError: a field is missing, null or of the wrong type.
     """
     if not isinstance(value, dict):
@@ -95,13 +95,13 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if kind is Id and isinstance(value, str) and not is_stripe_id(value):
             return None  # one odd invoice must not make the whole history unreadable
     if value is None:
-        raise CfBillingMalformedResponseError(f"The answer's {where} is missing or null")
+        raise CfBillingMalformedResponseError(f"The response's {where} is missing or null")
     if get_origin(kind) is tuple:
         return _read_many(get_args(kind)[0], value, where)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise CfBillingMalformedResponseError(
-                f"The answer's {where} is none of {', '.join(get_args(kind))}"
+                f"The response's {where} is none of {', '.join(get_args(kind))}"
             )
         return value
     if isinstance(kind, type) and issubclass(kind, Model):
@@ -123,15 +123,15 @@ def _text(value: Any, where: str) -> str:
 
 def _id(value: Any, where: str) -> Id:
     if not is_stripe_id(value):
-        raise CfBillingMalformedResponseError(f"The answer's {where} is not an id")
+        raise CfBillingMalformedResponseError(f"The response's {where} is not an id")
     return Id(value)
 
 
 def _link(value: Any, where: str) -> Link | None:
-    """Return an address; None for one that nobody should click on, as if there were none."""
+    """Return an address; None for one that is not safe to click on, as if there were none."""
     if not isinstance(value, str):
         raise _problem(where, "is not text", value)
-    return Link(value) if len(value) <= _LONGEST_LINK and _LINK.fullmatch(value) else None
+    return Link(value) if len(value) <= _MAX_LINK and _LINK.fullmatch(value) else None
 
 
 def _boolean(value: Any, where: str) -> bool:
@@ -144,7 +144,7 @@ def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):  # bool is a kind of int in Python
         raise _problem(where, "is not a number", value)
     if not abs(value) < 1e18:  # 1e999 is read as infinity
-        raise CfBillingMalformedResponseError(f"The answer's {where} is larger than a number can be there")
+        raise CfBillingMalformedResponseError(f"The response's {where} is larger than a number can be there")
     return value
 
 
@@ -155,7 +155,7 @@ def _whole(value: Any, where: str) -> int:
     return int(number)
 
 
-def _moment(value: Any, where: str) -> datetime:
+def _timestamp(value: Any, where: str) -> datetime:
     """Read a Unix time, in seconds or milliseconds."""
     number = _number(value, where)
     try:
@@ -164,12 +164,22 @@ def _moment(value: Any, where: str) -> datetime:
         raise _problem(where, "is not a Unix time", value) from None
 
 
-_SCALARS = {str: _text, Id: _id, Link: _link, bool: _boolean, int: _whole, float: _number, datetime: _moment}
+_SCALARS = {
+    str: _text,
+    Id: _id,
+    Link: _link,
+    bool: _boolean,
+    int: _whole,
+    float: _number,
+    datetime: _timestamp,
+}
 
 
 def _problem(where: str, what: str, value: Any) -> CfBillingMalformedResponseError:
     # The type, not the value: what stands in the wrong field may be a secret.
-    return CfBillingMalformedResponseError(f"The answer's {where} {what} but of type {type(value).__name__}")
+    return CfBillingMalformedResponseError(
+        f"The response's {where} {what} but of type {type(value).__name__}"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whom to ask, as whom, and how patiently. Refuses by name what cannot work, before any request."""
+"""The account, the credentials and the time limits. Refuses by name what cannot work, before any request."""
 
 import ipaddress
 import re
@@ -23,7 +23,7 @@ class Settings:
     :param email: the user's address, only with a Global API Key.
     :param base_url: https, or plain http on this machine (the sandbox).
     :param connect_timeout: seconds to connect.
-    :param read_timeout: seconds from the first byte sent to the last byte of the answer.
+    :param read_timeout: seconds from the first byte sent to the last byte of the response.
     :param max_attempts: how often a read is tried. A top-up is always sent once.
     :raises CfBillingInvalidRequestError: naming the value that cannot work.
     """
@@ -52,7 +52,7 @@ class Settings:
 def _checked_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
-        parts.port  # noqa: B018 (raises where the port is not a number)
+        parts.port  # noqa: B018 (raises if the port is not a number)
         host = parts.hostname
     except ValueError:
         host = None

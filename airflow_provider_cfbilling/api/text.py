@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 HIDDEN = "***"
-_LONGEST = 300
+_MAX_LENGTH = 300
 # A shorter one is part of ordinary words and ids. Cloudflare's have 37 characters and more.
-_SHORTEST_SECRET = 8
-# Stripe's, such as pi_3Nx_secret_9Kb: with it a payment can be completed by anybody.
+_MIN_SECRET_LENGTH = 8
+# Stripe's, such as pi_3Nx_secret_9Kb: with it a payment can be completed by anyone who has it.
 _STRIPES = r"\b\w{1,200}?_secret_\w+"
 
 
-def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Return a stranger's text as one line that can be printed, cut off where it is too long."""
+def one_line(text: str, longest: int = _MAX_LENGTH) -> str:
+    """Return a stranger's text as one line that can be printed, cut off if it is too long."""
     return "".join(c if c.isprintable() else " " for c in text[:longest]).strip()
 
 
@@ -28,7 +28,7 @@ class Redactor:
     """
 
     def __init__(self, *secrets: str, in_messages: Collection[str] = ()) -> None:
-        forms = [form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)]
+        forms = [form for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH for form in _forms(secret)]
         self._pattern = re.compile("|".join([*forms, _STRIPES]))
         more = [_spelled(secret) for secret in sorted(in_messages, key=len, reverse=True)]
         self._message_pattern = re.compile("|".join([*forms, _STRIPES, *more]))
@@ -52,9 +52,9 @@ class Redactor:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield patterns of what a secret may look like."""
+    """Yield patterns of the forms that a secret may take."""
     yield _spelled(secret)
-    # In base64 three bytes are four characters, so what it looks like depends on how many stand before it;
+    # In base64 three bytes are four characters, so its form depends on how many stand before it;
     # the characters at its ends are made of its neighbours too.
     for before, begin in ((0, 0), (1, 2), (2, 3)):
         data = b" " * before + secret.encode()

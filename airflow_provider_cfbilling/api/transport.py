@@ -26,10 +26,15 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.api.network import network_for
-from airflow_provider_cfbilling.api.rate_budget import http_date, rate_budget_of, retry_after_seconds
+from airflow_provider_cfbilling.api.rate_limiter import http_date, rate_limiter_of, retry_after_seconds
+from airflow_provider_cfbilling.api.send_tracking import (
+    RequestAttempt,
+    SendDeadline,
+    SendTrackingAdapter,
+    request_attempt,
+)
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.api.text import Redactor, one_line
-from airflow_provider_cfbilling.api.wire import Exchange, SendBy, WatchedAdapter, exchange
 
 READ_TOTAL_SECONDS = 120.0
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
@@ -40,7 +45,7 @@ _CONNECTION_FAILED = (OSError, ValueError, urllib3.exceptions.HTTPError, http.cl
 _HEADERS = {
     "User-Agent": f"airflow-provider-cfbilling/{__version__}",
     "Accept": "application/json",
-    # Answers are small; without compression a limit on bytes is a limit on memory.
+    # Responses are small; without compression a limit on bytes is a limit on memory.
     "Accept-Encoding": "identity",
     # An older history, from a cache in between, would hide a charge; an older `Date` would end its search.
     "Cache-Control": "no-cache",
@@ -50,15 +55,15 @@ _full_jitter = tenacity.wait_random_exponential(multiplier=0.5, max=15)
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReadResponse:
     """What a read brought.
 
     :param result: the envelope's ``result``.
-    :param answered_at: when, by Cloudflare's clock, or by ours where it did not say.
+    :param server_time: when, by Cloudflare's clock, or by ours if it did not say.
     """
 
     result: Any
-    answered_at: datetime
+    server_time: datetime
 
 
 class Transport:
@@ -66,7 +71,7 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._budget = rate_budget_of(settings.base_url, settings.secret)
+        self._budget = rate_limiter_of(settings.base_url, settings.secret)
         self._credentials = _Credentials(settings)
         self._sent = Sent.of(settings.secret, settings.email)
         # Read once: every request goes the same way, and what is wrong with it is known before a charge.
@@ -85,8 +90,8 @@ class Transport:
         """Close the connections."""
         self._session.close()
 
-    def read(self, method: str, path: str, **arguments: Any) -> Answer:
-        """Ask for something that changes nothing, again if need be.
+    def read(self, method: str, path: str, **arguments: Any) -> ReadResponse:
+        """Send a request that changes nothing, again if need be.
 
         Bounded by the connection's ``max_attempts`` and by ``READ_TOTAL_SECONDS``. What Cloudflare says
         about when to come back (``Retry-After``, ``Ratelimit``) is obeyed, up to an hour.
@@ -95,30 +100,30 @@ class Transport:
         """
         return self._retrying(self._read_once, method, path, arguments)
 
-    def _read_once(self, method: str, path: str, arguments: dict[str, Any]) -> Answer:
+    def _read_once(self, method: str, path: str, arguments: dict[str, Any]) -> ReadResponse:
         self._keep_pause()
         prepared = self._prepared(method, path, **arguments)
-        with exchange(self._settings.read_timeout) as this:
+        with request_attempt(self._settings.read_timeout) as this:
             try:
                 reply = self._exchange(this, self._session, prepared)
             except _CONNECTION_FAILED as error:
                 raise self._failure(error, this) from None
-        return Answer(result_of(reply), reply.server_time or datetime.now(UTC))
+        return ReadResponse(result_of(reply), reply.server_time or datetime.now(UTC))
 
-    def send_once(self, path: str, body: dict[str, Any], send_by: SendBy | None = None) -> Reply:
-        """POST ``body`` over a fresh connection, one time, and return whatever was answered.
+    def send_once(self, path: str, body: dict[str, Any], send_by: SendDeadline | None = None) -> Reply:
+        """POST ``body`` over a fresh connection, one time, and return the response, whatever it is.
 
-        :param send_by: not to be sent after this moment, which is looked at last.
-        :raises CfBillingNotSentInTimeError: that moment has passed: nothing was sent.
+        :param send_by: not to be sent after this time, which is checked last.
+        :raises CfBillingNotSentInTimeError: that time has passed: nothing was sent.
         :raises CfBillingRateLimitError: a pause is being kept: nothing was sent.
         :raises CfBillingUnavailableError: no byte of the request left this machine, or a pause is being
-            kept that a 5xx asked for: nothing was sent.
-        :raises CfBillingOutcomeUnknownError: it was sent, at least in part, and has no whole answer.
+            kept that a 5xx requested: nothing was sent.
+        :raises CfBillingOutcomeUnknownError: it was sent, at least in part, and has no whole response.
         """
         self._keep_pause()
         prepared = self._prepared("POST", path, json=body)
         # A kept-alive connection may be closed by the other side just as the request goes out.
-        with self._new_session() as session, exchange(self._settings.read_timeout, send_by) as this:
+        with self._new_session() as session, request_attempt(self._settings.read_timeout, send_by) as this:
             try:
                 return self._exchange(this, session, prepared)
             except CfBillingNotSentInTimeError:
@@ -146,7 +151,7 @@ class Transport:
             ) from None
 
     def _exchange(
-        self, this: Exchange, session: requests.Session, prepared: requests.PreparedRequest
+        self, this: RequestAttempt, session: requests.Session, prepared: requests.PreparedRequest
     ) -> Reply:
         settings = self._settings
         # Past the session, which would follow a redirect, with X-Auth-Key, or, told not to, read all of its
@@ -159,9 +164,9 @@ class Transport:
             proxies=self._network.proxies,
         )
         with response:
-            self._budget.observe(response.status_code, response.headers)
+            self._budget.update_from_response(response.status_code, response.headers)
             body = _limited_body(response)
-            if this.expired:  # an answer without a length looks whole wherever it is cut
+            if this.expired:  # a response without a length seems whole wherever it is cut
                 raise TimeoutError
             return Reply(
                 status=response.status_code,
@@ -174,32 +179,32 @@ class Transport:
             )
 
     def _keep_pause(self) -> None:
-        pause = self._budget.pause_left()
+        pause = self._budget.cooldown_remaining()
         if pause > 0 and self._budget.is_unavailable:
             raise CfBillingUnavailableError(
-                f"Cloudflare could not answer and asked to wait; {pause:.0f} s are left. Nothing was sent",
+                f"Cloudflare is unavailable and requested a pause: {pause:.0f} s left. Not sent",
                 retry_after_seconds=pause,
             )
         if pause > 0:
             raise CfBillingRateLimitError(
-                f"Cloudflare asked these credentials to pause; {pause:.0f} s are left. Nothing was sent",
+                f"Rate limited: {pause:.0f} s of Retry-After left. Not sent",
                 retry_after_seconds=pause,
             )
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = False
-        session.mount("https://", WatchedAdapter())
-        session.mount("http://", WatchedAdapter())
+        session.mount("https://", SendTrackingAdapter())
+        session.mount("http://", SendTrackingAdapter())
         return session
 
-    def _failure(self, error: Exception, this: Exchange) -> CfBillingError:
+    def _failure(self, error: Exception, this: RequestAttempt) -> CfBillingError:
         """Return what an exchange that brought no whole response stands for."""
         where = self._settings.base_url
         way = f"{where} through {self._network.via}" if self._network.via else where
         if this.expired:
             seconds = self._settings.read_timeout
-            return CfBillingUnavailableError(f"{where} gave no whole answer within {seconds:g} s")
+            return CfBillingUnavailableError(f"{where} gave no whole response within {seconds:g} s")
         if isinstance(error, CfBillingError):
             return error
         if isinstance(error, ValueError) and this.nothing_sent:
@@ -208,7 +213,7 @@ class Transport:
             return CfBillingInvalidRequestError(f"No connection can be set up to {way}: {kind}")
         reason = _root(error)
         said = self._shown(str(reason))  # it may hold what the server or a proxy has sent
-        return CfBillingUnavailableError(f"No answer from {way}: {type(reason).__name__}: {said}")
+        return CfBillingUnavailableError(f"No response from {way}: {type(reason).__name__}: {said}")
 
     def _shown(self, text: str, longest: int = 300) -> str:
         return one_line(self._redactor.redacted_message(text), longest)
@@ -231,28 +236,28 @@ class _Credentials(requests.auth.AuthBase):
 
 def _limited_body(response: requests.Response) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise CfBillingMalformedResponseError("The answer is compressed, which was not asked for")
+        raise CfBillingMalformedResponseError("The response is compressed, which was not requested")
     body = bytearray()
     while chunk := response.raw.read(64 * 1024):
         body += chunk
         if len(body) > BODY_LIMIT_BYTES:
-            raise CfBillingMalformedResponseError(f"The answer is larger than {BODY_LIMIT_BYTES} bytes")
+            raise CfBillingMalformedResponseError(f"The response is larger than {BODY_LIMIT_BYTES} bytes")
     return bytes(body)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Wait as long as Cloudflare asks, and a little more so that callers do not come back all at once."""
+    """Wait as long as Cloudflare requests, and a little more so that callers do not come back all at once."""
     error = _failure(state)
     return (error.retry_after_seconds or 0.0) + _full_jitter(state)
 
 
 def _give_up(state: tenacity.RetryCallState) -> NoReturn:
     error = _failure(state)
-    asked = error.retry_after_seconds
-    if asked and state.upcoming_sleep > READ_TOTAL_SECONDS - (state.seconds_since_start or 0):
+    requested = error.retry_after_seconds
+    if requested and state.upcoming_sleep > READ_TOTAL_SECONDS - (state.seconds_since_start or 0):
         error.message += (
-            f"; to wait {asked:.0f} s more, as Cloudflare asks, would exceed the {READ_TOTAL_SECONDS:.0f} s "
-            "that one read may take"
+            f"; to wait {requested:.0f} s more, as Cloudflare requests, would exceed the "
+            f"{READ_TOTAL_SECONDS:.0f} s that one read may take"
         )
     elif state.attempt_number > 1:
         error.message += f"; tried {state.attempt_number} times"

@@ -20,7 +20,7 @@ class ManualReviewRequiredError(CfBillingError):
 
 
 class ChargeUnconfirmedError(CfBillingError):
-    """A charge may have been made, and the invoice history that would tell could not be read.
+    """A charge may have been made, and the invoice history that would prove it could not be read.
 
     :param retryable: whether reading it again may help.
     """

@@ -1,7 +1,7 @@
 """What is checked before a card is charged. Each check costs at most one request, a budget at most ten.
 
 Some checks only spare Cloudflare a request that it would refuse: if what they need cannot be read, the top-up
-goes on without them. What the user asked for (balance, budget) stops it.
+goes on without them. What the user requested (balance, budget) stops it.
 """
 
 import logging
@@ -95,7 +95,7 @@ def _check_budget(client: CfBillingClient, order: TopupOrder) -> None:
         raise history.error
     if not history.complete:
         raise CfBillingInvalidRequestError(
-            f"The invoice history does not reach back to {start:%Y-%m-%d} (UTC), where the budget's period "
+            f"The invoice history does not reach back to {start:%Y-%m-%d} (UTC), when the budget's period "
             "starts, or holds an invoice without id or date, so what was charged cannot be added up. Nothing "
             "was charged; use a shorter budget_period."
         )

@@ -22,13 +22,13 @@ class RecentInvoices:
     :param invoices: those that have an id and a date.
     :param complete: whether these are provably all of them. False if the history does not reach back so far,
         or holds an invoice without id or date.
-    :param answered_at: when Cloudflare responded, by its own clock.
+    :param server_time: when Cloudflare responded, by its own clock.
     :param error: why a further page could not be read. The API documents no page parameter.
     """
 
     invoices: tuple[Invoice, ...]
     complete: bool
-    answered_at: datetime
+    server_time: datetime
     error: CfBillingError | None = None
 
 
@@ -49,7 +49,7 @@ def invoices_since(
     reached = False
     error = None
     history = client.get_invoice_history(type)
-    answered_at = history.answered_at
+    server_time = history.server_time
     for page in range(1, _MAX_PAGES + 1):
         times = [invoice.created_at for invoice in history.invoices if invoice.created_at]
         dated = dated and all(invoice.id and invoice.created_at for invoice in history.invoices)
@@ -77,4 +77,4 @@ def invoices_since(
             break
         if history.pagination.page != page + 1:  # the parameter was ignored, and the first page sent again
             break
-    return RecentInvoices(tuple(found.values()), dated and reached, answered_at, error)
+    return RecentInvoices(tuple(found.values()), dated and reached, server_time, error)

@@ -1,4 +1,4 @@
-"""The write-ahead record of a top-up, so that whoever runs the task next knows what was done.
+"""The write-ahead record of a top-up, so that the next try knows what was done.
 
 ``started`` -> ``intent`` (before the charge is sent) -> ``accepted`` -> ``completed`` (paid), and
 ``not_charged`` (proven). What is stored is written out field by field: changing a name needs a migration.
@@ -122,7 +122,7 @@ def _refuse_unknown(kind: type[Record | ChargeIntent], value: dict[str, Any]) ->
 
 
 class Journal(Protocol):
-    """Where the record of one task of one Dag run is kept. Every method may raise whatever it likes.
+    """Where the record of one task of one Dag run is kept. Every method may raise any exception.
 
     :ivar is_fenced: the write of a try is refused once a later one has begun.
     """

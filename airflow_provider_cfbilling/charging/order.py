@@ -1,4 +1,4 @@
-"""What somebody asks to be charged, checked."""
+"""What is to be charged, validated."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -104,7 +104,7 @@ class Progress:
         return min([poll_interval, *ends])
 
     def poll_query(self) -> tuple[Callable[..., bool], *tuple[Hashable, ...]]:
-        """Return what tells whether the next step would now do more than wait, deadlines aside.
+        """Return what says whether the next step would now do more than wait, deadlines aside.
 
         A function that reads with a client of :attr:`account_id`, and its further arguments. It raises a
         ``CfBillingError`` if it could not read, or if the payment has failed.
@@ -123,7 +123,7 @@ def _has_news(client: CfBillingClient, progress: Progress) -> bool:
 
 
 def is_search_over(progress: Progress, at: float) -> bool:
-    """Tell whether a lost charge has been searched for long enough.
+    """Return whether a lost charge has been searched for long enough.
 
     :param at: the time by Cloudflare's clock, in Unix seconds.
     """

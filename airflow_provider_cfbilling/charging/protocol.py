@@ -1,7 +1,7 @@
 """Charges a card at most once for one task of one Dag run, whatever fails, however often it is run again.
 
 The charge cannot be made idempotent: the API takes no key. So an intent is recorded before it is sent, and
-whoever finds an intent without an end searches for the invoice before anything is sent again.
+a try that finds an intent without an end searches for the invoice before anything is sent again.
 
 A top-up moves on step by step, and each step may be taken by another process. Whatever ends a try after its
 charge says whether money moved, and leaves a record from which the next try goes on.
@@ -26,7 +26,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingOutcomeUnknownError,
 )
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.api.wire import SendBy
+from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.charging.errors import (
     ChargeUnconfirmedError,
     ManualReviewRequiredError,
@@ -76,7 +76,7 @@ class TopupProtocol:
     :param window_seconds: how long a charge whose response was lost is searched for. One that is listed, or
         made, later than that would be charged again: this is the one assumption.
     :param wait_seconds: how long one try waits for the settlement; None: it does not wait.
-    :param log: told what is known, what was done, whether money moved and what comes next.
+    :param log: reports what is known, what was done, whether money moved and what comes next.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class TopupProtocol:
             )
 
     def is_done(self, progress: Progress) -> bool:
-        """Tell whether there is nothing left to do in this try."""
+        """Return whether there is nothing left to do in this try."""
         return progress.phase == "done" or (progress.phase == "settle" and self._wait_seconds is None)
 
     def result(self, progress: Progress) -> dict[str, Any]:
@@ -279,7 +279,7 @@ class TopupProtocol:
         slow: list[tuple[float, float]] = []
         for _ in range(MAX_CLOCK_READINGS):
             asked_at = time.time()
-            at = client.get_invoice_history("manual").answered_at.timestamp()
+            at = client.get_invoice_history("manual").server_time.timestamp()
             here = time.time()
             if here - asked_at >= CLOCK_TOLERANCE_SECONDS:  # what took longer says little about the clocks
                 slow.append((at - here, at))
@@ -309,7 +309,7 @@ class TopupProtocol:
                     return self._adopt(progress, found, record.first_intent)
             else:
                 found = snapshot_invoices(client)
-            send_by = SendBy.within(SEND_WITHIN_SECONDS)
+            send_by = SendDeadline.after(SEND_WITHIN_SECONDS)
             progress = self._write_intent(client, progress, order, found, time.monotonic() - started)
             record = progress.record
             try:
@@ -374,7 +374,7 @@ class TopupProtocol:
         self._latest = record
 
     def _send(
-        self, client: CfBillingClient, progress: Progress, order: TopupOrder, send_by: SendBy
+        self, client: CfBillingClient, progress: Progress, order: TopupOrder, send_by: SendDeadline
     ) -> Progress:
         """Charge the card: the one place that does."""
         record = progress.record

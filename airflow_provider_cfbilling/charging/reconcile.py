@@ -13,7 +13,7 @@ from airflow_provider_cfbilling.charging.journal import ChargeIntent
 
 # Cloudflare's clocks need not agree to the second, and its timestamps have no fractions.
 CLOCK_TOLERANCE_SECONDS = 5.0
-# Cloudflare's fee of 5 % and tax are added to the amount asked for; no country takes more than 27 %.
+# Cloudflare's fee of 5 % and tax are added to the requested amount; no country takes more than 27 %.
 MAX_FEE_AND_TAX = 1.35
 
 DEAD = ("void", "uncollectible")
@@ -24,7 +24,7 @@ class ReconcileResult:
     """What the invoice history shows.
 
     :param candidates: ids of the invoices that can be the charge.
-    :param suspects: ids of invoices that may turn out to be the charge: due with less than was asked for, by
+    :param suspects: ids of invoices that may turn out to be the charge: due with less than was requested, by
         account credit or a coupon, or because they are not final.
     :param complete: whether the charge would have been seen, had it been listed by then.
     :param at: when Cloudflare responded, in Unix seconds of its clock.
@@ -58,7 +58,7 @@ def find_candidate_invoices(
         candidates=_ids(each for each in unknown if intent.amount_cents <= each.amount_due_cents <= most),
         suspects=_ids(each for each in unknown if each.amount_due_cents < intent.amount_cents),
         complete=recent.complete,
-        at=recent.answered_at.timestamp(),
+        at=recent.server_time.timestamp(),
         invoices=_ids(recent.invoices),
     )
 
@@ -69,7 +69,7 @@ def snapshot_invoices(client: CfBillingClient) -> ReconcileResult:
     :raises CfBillingError: the history could not be read.
     """
     recent = invoices_since(client, None, "manual")
-    return ReconcileResult((), (), recent.complete, recent.answered_at.timestamp(), _ids(recent.invoices))
+    return ReconcileResult((), (), recent.complete, recent.server_time.timestamp(), _ids(recent.invoices))
 
 
 def _ids(invoices: Iterable[Invoice]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ class Settlement:
     """What has become of a top-up.
 
     :param is_paid: it is paid and its credits are there; False while it is under way.
-    :param invoice_pdf: where its invoice is, if that was seen.
+    :param invoice_pdf: address of its invoice, if that was seen.
     """
 
     is_paid: bool

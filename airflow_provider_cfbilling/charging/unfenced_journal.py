@@ -1,4 +1,4 @@
-"""A journal for a place that refuses nobody's write: one record for each try, written by that try alone.
+"""A journal for a store that refuses no write: one record for each try, written by that try alone.
 
 An orphan of an earlier try may still be running. It cannot be stopped, so it must stop itself:
 
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from airflow_provider_cfbilling.api.wire import SendBy
+from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.charging.errors import SupersededError
 from airflow_provider_cfbilling.charging.journal import Record
 
@@ -31,8 +31,8 @@ from airflow_provider_cfbilling.charging.journal import Record
 MAX_GAP = 2
 # A later try cannot begin and end in less: it waits for longer than that.
 WRITE_WITHIN_SECONDS = 5.0
-# A read that fails may look like one that finds nothing. What is decisive is read twice, and between two
-# reads of what must be there: the try's own record.
+# A failed read may be indistinguishable from one that finds nothing. What is decisive is read twice, and
+# between two reads of what must be there: the try's own record.
 _READS = 2
 # From when Airflow has started a try to its first record. Airflow gives a try up after 300 seconds without a
 # heartbeat, by default.
@@ -117,7 +117,7 @@ class UnfencedJournal:
                     return record
                 if record:
                     started[number] = record
-        # Asked last: a success is recorded before its record is removed.
+        # Read last: a success is recorded before its record is removed.
         last = started.get(self._cleared_after() or 0)
         return None if last is None or last.cleared else last
 
@@ -147,7 +147,7 @@ class UnfencedJournal:
 
         What is written after the later one has removed the record would stand there as if none had begun.
         """
-        deadline = SendBy.within(WRITE_WITHIN_SECONDS)
+        deadline = SendDeadline.after(WRITE_WITHIN_SECONDS)
         self._check_not_superseded()
         self._set(record)
         if deadline.is_past():

@@ -33,10 +33,10 @@ _EXTRAS = ("email", *_NUMBERS)
 class CfBillingHook(BaseHook):
     """Reads Cloudflare's AI Gateway Billing API, and tops up credits, through an Airflow connection.
 
-    Where it fails, every method raises a :class:`~airflow_provider_cfbilling.api.errors.CfBillingError`.
+    Every method may raise a :class:`~airflow_provider_cfbilling.api.errors.CfBillingError`.
 
     :param cfbilling_conn_id: the Airflow connection: ``login`` is the account id, ``password`` the API
-        token, ``host`` the base URL where it is not Cloudflare's.
+        token, ``host`` the base URL if it is not Cloudflare's.
     :param account_id: the account to use in place of the connection's.
     """
 
@@ -98,7 +98,7 @@ class CfBillingHook(BaseHook):
         return self.get_conn().create_topup(amount_cents, payment_method_id)
 
     def get_topup_status(self, payment_intent_id: str) -> TopupStatus:
-        """Tell whether a top-up has settled. Needs the permission "AI Gateway Write"."""
+        """Return whether a top-up has settled. Needs the permission "AI Gateway Write"."""
         return self.get_conn().get_topup_status(payment_intent_id)
 
     def get_topup_config(self) -> TopupConfig:
@@ -106,7 +106,7 @@ class CfBillingHook(BaseHook):
         return self.get_conn().get_topup_config()
 
     def get_topup_limits(self) -> TopupLimits:
-        """Return the smallest and the largest top-up of this account, wherever Cloudflare tells them."""
+        """Return the smallest and the largest top-up of this account, from whichever endpoint has them."""
         return self.get_conn().get_topup_limits()
 
     def get_credit_balance(self) -> CreditBalance:

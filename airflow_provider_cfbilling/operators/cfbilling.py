@@ -50,11 +50,11 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     One task of one Dag run charges at most once, however often Airflow runs it again; to charge again, start
     another Dag run. Before the charge it checks the account's limits, the payment method and its guards.
     If the response to the charge is lost, the task searches for its invoice, and charges again only once it
-    is proven that nothing was charged. See "What happens when" in the documentation.
+    is proven that nothing was charged. See "Charge guarantees and failure modes" in the documentation.
 
     :param amount_cents: the credits to buy, in cents: 2500 is $25.00, plus Cloudflare's 5 % fee. At least
         1000 ($10.00), and within the account's limits. A template may render it.
-    :param payment_method_id: the Stripe payment method to charge; the account's default where None.
+    :param payment_method_id: the Stripe payment method to charge; the account's default if None.
     :param wait_for_completion: wait until the charge has settled and the credits are there.
     :param poll_interval: seconds between two polls while waiting.
     :param timeout: seconds to wait for completion.
@@ -64,8 +64,8 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         top-ups together, this one and its fee included. The task fails without charging if it would be
         exceeded.
     :param budget_period: ``day``, ``week`` (from Monday) or ``month``, in UTC.
-    :param max_run_age: a Dag run of the schedule or of a backfill is skipped, and not charged for, where it
-        comes more than so many seconds after its time, or where the schedule's next run was due before it
+    :param max_run_age: a Dag run of the schedule or of a backfill is skipped, and not charged for, if it
+        comes more than so many seconds after its time, or if the schedule's next run was due before it
         began: catch-up must not charge for every period that was missed. None: it is charged for, however
         late it comes.
     :param dry_run: check everything, charge nothing. ``True`` or ``False``, known when the Dag is parsed.
@@ -82,7 +82,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         "budget_cents",
         "budget_period",
     )
-    # Plain: Airflow's "json" renderer shows nothing where a number stands.
+    # Plain: Airflow's "json" renderer shows nothing for a number.
     template_fields_renderers: ClassVar[dict[str, str]] = {}
     operator_extra_links = (CfBillingDashboardLink(), CfBillingInvoiceLink())
 

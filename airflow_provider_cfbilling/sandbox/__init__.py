@@ -12,7 +12,7 @@ or, in a test::
         ...
         assert len(sandbox.charges()) == 1
 
-Its ledger, not its answers, says what was charged. Serving needs the extra ``sandbox``; importing does not.
+Its ledger, not its responses, says what was charged. Serving needs the extra ``sandbox``; importing does not.
 """
 
 from airflow_provider_cfbilling.sandbox.client import SandboxClient

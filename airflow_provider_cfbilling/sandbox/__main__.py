@@ -1,4 +1,4 @@
-"""Serve a sandbox until told to stop: ``python -m airflow_provider_cfbilling.sandbox``."""
+"""Serve a sandbox until stopped: ``python -m airflow_provider_cfbilling.sandbox``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
+from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
 
 _DEFAULT_PORT = 8765
 _INSTALL = "The sandbox needs its extra: pip install 'airflow-provider-cfbilling[sandbox]'"
@@ -66,7 +66,7 @@ def _introduce(sandbox: Sandbox, host: str) -> None:
     if _is_loopback(host):
         print("Only this machine can reach it.")
     else:
-        print(f"Warning: whoever reaches {host} can change everything in this sandbox.", file=sys.stderr)
+        print(f"Warning: everyone who reaches {host} can change everything in this sandbox.", file=sys.stderr)
     print("Stop it with Ctrl-C.", flush=True)
 
 

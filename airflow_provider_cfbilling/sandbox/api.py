@@ -9,29 +9,29 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_cfbilling.sandbox.answers import edge_page, failure
-from airflow_provider_cfbilling.sandbox.exchange import Exchange
+from airflow_provider_cfbilling.sandbox.connection import Wire
 from airflow_provider_cfbilling.sandbox.faults import Fault
-from airflow_provider_cfbilling.sandbox.wire import Wire
-from airflow_provider_cfbilling.sandbox.world import World
+from airflow_provider_cfbilling.sandbox.request_handler import Exchange
+from airflow_provider_cfbilling.sandbox.responses import edge_page, failure
+from airflow_provider_cfbilling.sandbox.state import SandboxState
 
 _HALF_AN_ENVELOPE = '{"success": true, "errors": [], "messages": [], "result": {"pay'
 
 
 class BillingApi:
-    """Answers everything under ``/client/v4``; any other path is not found."""
+    """Serves everything under ``/client/v4``; any other path is not found."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            exchange = Exchange(self._world, request, await request.body())
+            exchange = Exchange(self._state, request, await request.body())
         except ClientDisconnect:
             return
         if exchange.fault is None or exchange.fault.kind == "clock":
-            await exchange.answer(exchange.perform(), send)
+            await exchange.respond(exchange.perform(), send)
             return
         # A request that hangs is cancelled when the server stops.
         with suppress(asyncio.CancelledError):
@@ -42,7 +42,7 @@ async def _play(fault: Fault, exchange: Exchange, send: Send) -> None:
     performed = fault.when in ("after", "middle")
     response = exchange.perform() if performed else exchange.dressed(edge_page(502))
     if fault.kind in ("status", "garbage", "redirect"):
-        await exchange.answer(exchange.dressed(_replacement(fault)), send)
+        await exchange.respond(exchange.dressed(_replacement(fault)), send)
     else:
         if fault.kind in ("slow", "truncate"):
             exchange.record_status(response)

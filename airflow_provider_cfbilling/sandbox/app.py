@@ -1,4 +1,4 @@
-"""The sandbox's API, control surface and page, put together and ready to serve."""
+"""The sandbox's API, admin API and page, put together and ready to serve."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
+from airflow_provider_cfbilling.sandbox.admin_api import admin_routes
 from airflow_provider_cfbilling.sandbox.api import BillingApi
-from airflow_provider_cfbilling.sandbox.control import control_routes
-from airflow_provider_cfbilling.sandbox.wire import TransportProtocol
-from airflow_provider_cfbilling.sandbox.world import World
+from airflow_provider_cfbilling.sandbox.connection import TransportProtocol
+from airflow_provider_cfbilling.sandbox.state import SandboxState
 
 _ONLY_ITSELF = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"
@@ -22,14 +22,14 @@ _ONLY_ITSELF = (
 )
 
 
-def build_server(world: World) -> uvicorn.Server:
-    """A server of one world, to be run on a socket."""
+def build_server(state: SandboxState) -> uvicorn.Server:
+    """A server of one state, to be run on a socket."""
     app = Starlette(
         routes=[
             _file("/", "page.html", "text/html"),
             _file("/openapi.yaml", "openapi.yaml", "application/yaml"),
-            *control_routes(world),
-            Mount("", BillingApi(world)),
+            *admin_routes(state),
+            Mount("", BillingApi(state)),
         ]
     )
     config = uvicorn.Config(
@@ -42,7 +42,7 @@ def build_server(world: World) -> uvicorn.Server:
         log_level="error",
         access_log=False,
         server_header=False,
-        date_header=False,  # each answer carries the sandbox's own time
+        date_header=False,  # each response carries the sandbox's own time
         timeout_graceful_shutdown=1,
     )
     return _Server(config)

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
 from airflow_provider_cfbilling.sandbox.faults import Kind, When
-from airflow_provider_cfbilling.sandbox.records import (
+from airflow_provider_cfbilling.sandbox.models import (
     DEFAULT_ACCOUNT_ID,
     WRITE_TOKEN,
     AutoTopupAction,

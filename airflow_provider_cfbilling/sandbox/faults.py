@@ -16,22 +16,22 @@ class Fault:
     """How one operation goes wrong.
 
     :param operation: an operationId of the contract, or ``*`` for any.
-    :param kind: ``reset`` (the connection is reset), ``drop`` (closed without an answer), ``hang`` (open, and
-        never an answer), ``status`` (an error instead of the answer), ``garbage`` (2xx with another body),
-        ``slow`` (the answer trickles in byte by byte), ``redirect`` (3xx), ``truncate`` (the connection is
-        closed before as many bytes came as ``Content-Length`` says), ``clock`` (performed, whatever ``when``
-        is, with its usual response, whose ``Date`` alone is wrong by ``seconds``).
-    :param when: ``before``: the operation is not performed; ``after``: performed, then its answer is spoiled;
-        ``middle``: performed, and half of the answer's body arrives before the reset, drop or hang; ``late``:
-        performed ``seconds`` after the spoiled answer, for a hang ``seconds`` after the client has gone.
-        Where nothing was performed, ``slow`` and ``truncate`` spoil an error page.
+    :param kind: ``reset`` (the connection is reset), ``drop`` (closed without a response), ``hang`` (open,
+        and never a response), ``status`` (an error instead of the response), ``garbage`` (2xx with another
+        body), ``slow`` (the response trickles in byte by byte), ``redirect`` (3xx), ``truncate`` (the
+        connection is closed before as many bytes came as ``Content-Length`` says), ``clock`` (performed,
+        whatever ``when`` is, with its usual response, whose ``Date`` alone is wrong by ``seconds``).
+    :param when: ``before``: the operation is not performed; ``after``: performed, then its response is
+        spoiled; ``middle``: performed, and half of the response's body arrives before the reset, drop or
+        hang; ``late``: performed ``seconds`` after the spoiled response, for a hang ``seconds`` after the
+        client has gone. If nothing was performed, ``slow`` and ``truncate`` spoil an error page.
     :param times: how many requests it meets; None: every one, until the faults are removed.
     :param skip: how many requests pass unharmed before.
     :param seconds: of ``late``; of ``slow``: between two bytes; of ``clock``: how far its ``Date`` is ahead,
         negative: behind.
-    :param status: the answer's status: of ``status`` (default 502), ``redirect`` (302), ``garbage`` (200).
-    :param html: ``status`` answers the HTML page of Cloudflare's edge instead of a JSON envelope.
-    :param headers: of the answer of ``status``, ``garbage`` and ``redirect``; ``date`` and the like too.
+    :param status: the response's status: of ``status`` (default 502), ``redirect`` (302), ``garbage`` (200).
+    :param html: ``status`` responds with the HTML page of Cloudflare's edge instead of a JSON envelope.
+    :param headers: of the response of ``status``, ``garbage`` and ``redirect``; ``date`` and the like too.
     :param body: literal body of ``status`` and ``garbage``; by default ``garbage`` sends half an envelope.
     :param size: for ``garbage``: a body of that many bytes, instead of ``body``.
     :param location: of ``redirect``.

@@ -1,4 +1,4 @@
-"""The sandbox's books, in SQLite: what was charged, and what was asked."""
+"""The sandbox's books, in SQLite: what was charged, and what was requested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 
-from airflow_provider_cfbilling.sandbox.records import Account, Charge, Invoice, SeenRequest
+from airflow_provider_cfbilling.sandbox.models import Account, Charge, Invoice, SeenRequest
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, settings TEXT NOT NULL);
@@ -58,7 +58,7 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, and nobody else in between."""
+        """All or nothing, and no other thread in between."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -141,7 +141,7 @@ class Ledger:
     # requests
 
     def add_request(self, request: SeenRequest) -> int:
-        """Record a request's arrival; the number is for :meth:`answered`."""
+        """Record a request's arrival; the number is for :meth:`responded`."""
         with self._lock:
             cursor = self._db.execute(
                 "INSERT INTO requests (at, method, path, query, operation, status, token, fault)"
@@ -150,7 +150,7 @@ class Ledger:
             )
             return int(cursor.lastrowid or 0)
 
-    def answered(self, number: int, status: int) -> None:
+    def responded(self, number: int, status: int) -> None:
         self._run("UPDATE requests SET status = ? WHERE number = ?", status, number)
 
     def requests(self, operation: str | None = None, latest: int = -1) -> list[SeenRequest]:

@@ -1,4 +1,4 @@
-"""The operations of the API: what each one asks for, and what it answers."""
+"""The operations of the API: what each one takes, and what it returns."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_provider_cfbilling.sandbox.answers import RefusalError, json_object
-from airflow_provider_cfbilling.sandbox.bank import Bank, CardDeclinedError, new_client_secret
+from airflow_provider_cfbilling.sandbox.billing import Billing, CardDeclinedError, new_client_secret
 from airflow_provider_cfbilling.sandbox.ledger import Ledger
-from airflow_provider_cfbilling.sandbox.records import PAYMENT_METHODS, Account, Invoice
+from airflow_provider_cfbilling.sandbox.models import PAYMENT_METHODS, Account, Invoice
+from airflow_provider_cfbilling.sandbox.responses import RefusalError, json_object
 
 _WINDOW_MS = {"hour": 3_600_000, "day": 86_400_000}
-_LONGEST_HISTORY = 1_000  # windows
+_MAX_HISTORY = 1_000  # windows
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def bad_request(message: str) -> RefusalError:
 class Operations:
     """Performs calls on the books."""
 
-    def __init__(self, ledger: Ledger, bank: Bank) -> None:
+    def __init__(self, ledger: Ledger, billing: Billing) -> None:
         self._ledger = ledger
-        self._bank = bank
+        self._billing = billing
 
     def create_topup(self, call: Call) -> object:
         body = call.json(amount=int, payment_method_id=str)
@@ -104,7 +104,7 @@ class Operations:
         if payment_method not in PAYMENT_METHODS:
             raise RefusalError(400, 7102, "No such payment method")
         try:
-            invoice = self._bank.top_up(call.account_id, amount_cents)
+            invoice = self._billing.top_up(call.account_id, amount_cents)
         except CardDeclinedError:
             raise RefusalError(402, 7103, "Your card was declined (card_declined)") from None
         topup = {"client_secret": new_client_secret(), "onboarding": True, "payment_intent_id": invoice.id}
@@ -182,7 +182,7 @@ class Operations:
         end_ms = call.number("end_time", call.now * 1000)
         start_ms = call.number("start_time", end_ms - 30 * width)
         first, last = int(start_ms // width), int(end_ms // width)
-        windows = range(max(first, last - _LONGEST_HISTORY + 1), last + 1)
+        windows = range(max(first, last - _MAX_HISTORY + 1), last + 1)
         history = [
             {
                 "id": f"{grouping}_{number}",
@@ -216,11 +216,11 @@ def _invoice_json(invoice: Invoice, account: Account) -> dict[str, Any]:
     due = invoice.amount_due_cents
     paid = due if invoice.status == "paid" else 0
     required = {"amount_due": due, "amount_paid": paid, "amount_remaining": due - paid}
-    answer: dict[str, Any] = {"id": invoice.id, **required, "currency": account.currency}
-    answer |= {"created": invoice.created, "status": invoice.status}
+    fields: dict[str, Any] = {"id": invoice.id, **required, "currency": account.currency}
+    fields |= {"created": invoice.created, "status": invoice.status}
     if not account.sparse:
         automatic = invoice.origin == "auto"
-        answer |= {
+        fields |= {
             "created_by": "auto-topup" if automatic else "sandbox@example.com",
             "attempted": True,
             "attempt_count": 1,
@@ -230,7 +230,7 @@ def _invoice_json(invoice: Invoice, account: Account) -> dict[str, Any]:
             "invoice_pdf": f"https://invoices.example.com/{invoice.id}.pdf",
         }
     left_out = invoice.without.split(",")
-    return {name: value for name, value in answer.items() if name not in left_out}
+    return {name: value for name, value in fields.items() if name not in left_out}
 
 
 @dataclass(frozen=True)

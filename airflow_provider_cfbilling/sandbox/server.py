@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from airflow_provider_cfbilling.sandbox.client import SandboxClient
-from airflow_provider_cfbilling.sandbox.records import Account
+from airflow_provider_cfbilling.sandbox.models import Account
 
 _START_TIMEOUT = 10.0  # seconds
 
@@ -24,7 +24,7 @@ class Sandbox(SandboxClient):
     :param settle_seconds: from a top-up's acceptance to its settlement.
     :param accounts: how many accounts there are to begin with.
     :param rate_quota: requests per window and token.
-    :param rate_window_seconds: the window, and how long a token is blocked that asked too often.
+    :param rate_window_seconds: the window, and how long a token is blocked that sent too many requests.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class Sandbox(SandboxClient):
     ) -> None:
         # Only who serves a sandbox needs its web framework.
         from airflow_provider_cfbilling.sandbox.app import build_server
-        from airflow_provider_cfbilling.sandbox.world import ServerSettings, World
+        from airflow_provider_cfbilling.sandbox.state import SandboxState, ServerSettings
 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
         shown_host = f"[{host}]" if ":" in host else host
         super().__init__(f"http://{shown_host}:{self._socket.getsockname()[1]}")
         settings = ServerSettings(rate_quota, rate_window_seconds)
-        self._world = World(database, accounts, Account(settle_seconds=settle_seconds), settings)
-        self._server = build_server(self._world)
+        self._state = SandboxState(database, accounts, Account(settle_seconds=settle_seconds), settings)
+        self._server = build_server(self._state)
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="sandbox", daemon=True
         )
@@ -67,4 +67,4 @@ class Sandbox(SandboxClient):
     ) -> None:
         self._server.should_exit = True
         self._thread.join()
-        self._world.ledger.close()
+        self._state.ledger.close()

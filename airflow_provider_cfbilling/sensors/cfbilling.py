@@ -74,7 +74,7 @@ class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperato
         """Return what waits in the sensor's place, and knows what it waits for."""
 
     def _set_start_trigger(self) -> None:
-        """Let Airflow start this task in the triggerer, if so asked. At the end of ``__init__``."""
+        """Let Airflow start this task in the triggerer, if requested. At the end of ``__init__``."""
         if not self.start_from_trigger:
             return
         from airflow.triggers.base import StartTriggerArgs
@@ -86,7 +86,7 @@ class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperato
         for name, value in trigger_kwargs.items():
             if not isinstance(value, str | int | float | None):
                 raise ValueError(
-                    f"{name} must be known when the Dag is parsed where start_from_trigger is set; got "
+                    f"{name} must be known when the Dag is parsed if start_from_trigger is set; got "
                     f"{value!r:.60}. Use deferrable=True."
                 )
         self.start_trigger_args = StartTriggerArgs(
@@ -184,7 +184,7 @@ class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperato
 
     @contextmanager
     def _skipping(self, failures: type[Exception]) -> Iterator[None]:
-        """Skip the task for what fails it, if so asked. Airflow does so in some modes, for some failures."""
+        """Skip the task for what fails it, if requested. Airflow does so in some modes, for some failures."""
         try:
             yield
         except AirflowSkipException:
@@ -203,7 +203,7 @@ class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperato
             ti, "get_first_reschedule_date", None
         )  # Airflow 3; before, start_date is the first one
         since = (first(context) if first and self.reschedule else None) or ti.start_date
-        # `dag.test()` of Airflow 2 does not tell when a task has started.
+        # `dag.test()` of Airflow 2 does not say when a task has started.
         return (datetime.now(UTC) - since).total_seconds() if since else time.monotonic() - self._began
 
 
@@ -286,7 +286,7 @@ class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
 class CfBillingTopupCompletedSensor(CfBillingBaseSensor):
     """Wait until a top-up is paid and its credits are there.
 
-    Fails without a retry where the payment has failed for good. Needs the permission "AI Gateway Write".
+    Fails without a retry if the payment has failed for good. Needs the permission "AI Gateway Write".
     Further parameters: :class:`CfBillingBaseSensor`.
 
     :param payment_intent_id: the top-up, as ``CfBillingCreateTopupOperator`` returns it.

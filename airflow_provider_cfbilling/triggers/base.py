@@ -124,13 +124,13 @@ class CfBillingBaseTrigger(BaseTrigger):
         return latest
 
     def is_too_early(self, error: Exception, waited_seconds: float) -> bool:
-        """Tell whether ``error`` is to be expected so soon after the wait began, and no failure."""
+        """Return whether ``error`` is to be expected so soon after the wait began, and no failure."""
         return False
 
     def pause_seconds(self, failure_pause: float, age: float) -> float:
         """Return how long to wait until the next poll; not all until the same instant.
 
-        :param failure_pause: what the poll that has failed asks for; 0 if it has not.
+        :param failure_pause: what the failed poll requests; 0 if it has not.
         :param age: how old the latest result is, in seconds.
         """
         jitter = random.uniform(0, min(1.0, self.poll_interval / 10))  # noqa: S311 (no secret)

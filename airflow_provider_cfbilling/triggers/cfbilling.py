@@ -66,7 +66,7 @@ class CfBillingTopupConfigErrorTrigger(CfBillingWaitTrigger):
         self.since = since.isoformat() if since else None
 
     def query(self) -> Query:
-        # The balance tells the configuration too: one request serves all who watch the account.
+        # The balance response holds the configuration too: one request serves all who watch the account.
         return (_get_credit_balance,)
 
     def evaluate(self, value: CreditBalance) -> dict[str, Any] | None:
@@ -259,7 +259,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
 
     @abstractmethod
     def payload(self, balance: CreditBalance) -> dict[str, Any]:
-        """Return what the Dag run is told."""
+        """Return the event's payload."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll every ``poll_interval`` seconds, and fire at each edge."""
@@ -282,7 +282,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
                     fires, known = bool(edge) and known is not None, edge
                     if fires:
                         yield TriggerEvent({"account_id": settings.account_id, **self.payload(balance)})
-            except Exception as error:  # nobody would start it again
+            except Exception as error:  # nothing would start it again
                 self.log.warning("Cannot watch, and will try again: %s", error)
             await asyncio.sleep(max(self.poll_interval, _AFTER_AN_ERROR_SECONDS))
 
@@ -290,7 +290,7 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
         """Return where to remember, and what was fired for last. Both None: nowhere."""
         try:
             return store, await store.aget(self._memory_key, default="")
-        except ValueError as error:  # several assets share this trigger: which is meant cannot be told
+        except ValueError as error:  # several assets share this trigger: which one cannot be determined
             self.log.warning("What has been fired for cannot be remembered: %s", error)
             return None, None
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _THREADS = 8
 # So many are woken in one go: the event loop serves others in between.
 _WOKEN_AT_ONCE = 50
-# How long the result of a call that nobody makes any more is kept.
+# How long the result of a call that is no longer made is kept.
 _KEPT_SECONDS = 600.0
 _ANY_ACCOUNT = "0" * 32
 
@@ -81,7 +81,7 @@ class _Call:
         self._task: asyncio.Task[None] | None = None
 
     def is_stale(self) -> bool:
-        """Tell whether nobody waits for it, and nobody has for long."""
+        """Return whether no wait uses it, and none has for long."""
         return self._task is None and self._latest is not None and self._latest.age > _KEPT_SECONDS
 
     async def result(self, call: Callable[[], Awaitable[Any]], max_age: float) -> PollResult:
@@ -123,7 +123,7 @@ async def shared_poll(
 ) -> PollResult:
     """Return what ``query(client, *arguments)`` has come to, not longer than ``max_age`` seconds ago.
 
-    Waits for as long as Cloudflare asks to pause.
+    Waits for as long as Cloudflare requests a pause.
 
     :param query: reads, with a client of the account. Together with ``arguments`` it names what is read.
     """
@@ -134,13 +134,13 @@ async def shared_poll(
 
 async def _rate_limited_read(settings: Settings, query: Callable[..., Any], *arguments: Hashable) -> Any:
     from airflow_provider_cfbilling.api.client import CfBillingClient
-    from airflow_provider_cfbilling.api.rate_budget import rate_budget_of
+    from airflow_provider_cfbilling.api.rate_limiter import rate_limiter_of
 
-    budget = rate_budget_of(settings.base_url, settings.secret)
-    await asyncio.sleep(budget.turn())
-    while budget.pause_left() > 0:  # another poll was told to pause in the meantime
-        await asyncio.sleep(budget.turn())
-    # A wait polls again anyway; and a thread that sleeps between two attempts serves nobody.
+    limiter = rate_limiter_of(settings.base_url, settings.secret)
+    await asyncio.sleep(limiter.reserve())
+    while limiter.cooldown_remaining() > 0:  # another poll was told to pause in the meantime
+        await asyncio.sleep(limiter.reserve())
+    # A wait polls again anyway; and a thread that sleeps between two attempts serves no other poll.
     settings = replace(settings, max_attempts=1)
     flight = single_flight()
     transport = await flight.in_thread(_transport, replace(settings, account_id=_ANY_ACCOUNT))

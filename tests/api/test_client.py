@@ -24,7 +24,7 @@ from airflow_provider_cfbilling.api.models import (
     TopupStatus,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import READ_TOKEN
+from airflow_provider_cfbilling.sandbox.models import READ_TOKEN
 from tests.raw_servers import client_of, eventually
 
 READS: list[Callable[[CfBillingClient], Any]] = [

@@ -23,9 +23,9 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.api.models import Topup
-from airflow_provider_cfbilling.api.wire import SendBy
+from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import READ_TOKEN
+from airflow_provider_cfbilling.sandbox.models import READ_TOKEN
 from tests.raw_servers import (
     Peer,
     RawServer,
@@ -288,7 +288,7 @@ def test_huge_answer_proves_nothing_and_is_called_that(
     error = error_of(client)
 
     assert type(error) is CfBillingOutcomeUnknownError
-    assert str(error).startswith("The answer is larger than 100000 bytes")
+    assert str(error).startswith("The response is larger than 100000 bytes")
     assert len(sandbox.charges()) == 1
 
 
@@ -326,7 +326,7 @@ def test_lost_secrets_do_not_turn_up_in_errors_or_logs(
     assert sandbox.state()["accounts"][sandbox.account_id]["token"] not in said
 
 
-# no whole answer
+# no whole response
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_pause_that_is_being_kept_sends_nothing(sandbox: Sandbox, client: CfBill
     error = error_of(client)
 
     assert type(error) is CfBillingRateLimitError
-    assert "Nothing was sent" in str(error)
+    assert "Not sent" in str(error)
     assert sandbox.requests("createTopup") == []
 
 
@@ -529,14 +529,14 @@ def test_pause_that_is_being_kept_sends_nothing(sandbox: Sandbox, client: CfBill
 def test_top_up_that_comes_too_late_to_be_sent_is_not_sent(
     sandbox: Sandbox, client: CfBillingClient, wall: float, monotonic: float
 ):
-    send_by = SendBy(time.time() + wall, time.monotonic() + monotonic, 5)
+    send_by = SendDeadline(time.time() + wall, time.monotonic() + monotonic, 5)
     with pytest.raises(CfBillingNotSentInTimeError, match="Nothing was sent"):
         client.create_topup(1000, send_by=send_by)
     assert sandbox.requests() == []
 
 
 def test_time_that_connecting_takes_counts(trusted_certificate: Path):
-    send_by = SendBy.within(0.2)
+    send_by = SendDeadline.after(0.2)
 
     def answer(peer: Peer) -> None:
         peer.request()
@@ -550,7 +550,7 @@ def test_time_that_connecting_takes_counts(trusted_certificate: Path):
 
 
 def test_top_up_that_comes_in_time_is_sent(sandbox: Sandbox, client: CfBillingClient):
-    assert client.create_topup(1000, send_by=SendBy.within(60)).payment_intent_id
+    assert client.create_topup(1000, send_by=SendDeadline.after(60)).payment_intent_id
     assert len(sandbox.charges()) == 1
 
 

@@ -59,7 +59,7 @@ def credentials(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def shown(url: str, ask: Callable[[CfBillingClient], Any], **credentials: Any) -> tuple[Any, str]:
-    """What comes of asking: the answer or the error, and how either looks in a log or an XCom."""
+    """What comes of asking: the response or the error, and how either looks in a log or an XCom."""
     with client_at(url, **credentials) as client:
         try:
             answer = ask(client)

@@ -25,7 +25,7 @@ YES = b'{"success": true, "errors": [], "messages": [], "result": %s}'
 
 
 def failure_of(body: object, status: int = 200, **headers: object) -> CfBillingError:
-    """What a client makes of an answer."""
+    """What a client makes of a response."""
     with (
         RawServer(answering(http(body, status, **headers))) as server,
         client_at(server.url) as client,

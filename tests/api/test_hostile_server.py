@@ -24,8 +24,8 @@ from airflow_provider_cfbilling.api.errors import (
 from tests.raw_servers import Peer, RawServer, client_at, fresh_token, http, ok, refused
 
 CREDENTIALS = {"token": {}, "global key": {"email": "me@example.com"}}
-MOST_SECONDS = 9.0  # within the deadline, which is 10
-MOST_BYTES = 100 * 1024 * 1024
+MAX_SECONDS = 9.0  # within the deadline, which is 10
+MAX_BYTES = 100 * 1024 * 1024
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOPUP = {"payment_intent_id": "in_1", "min_cents": 1000, "max_cents": 5000, "currency": "usd"}
 ACCEPTED = json.dumps(ok(TOPUP)).encode()
@@ -47,7 +47,7 @@ def sends(*parts: bytes, endlessly: bytes = b"") -> Callable[[Peer], None]:
 
 # name: what is sent, and part of what a read says of it
 NO_HTTP = {
-    "nothing": (sends(b""), "No answer from"),
+    "nothing": (sends(b""), "No response from"),
     "another protocol": (sends(b"SSH-2.0-OpenSSH_9.6\r\n"), "BadStatusLine"),
     "HTTP/0.9": (sends(ACCEPTED), "BadStatusLine: {"),
     "HTTP/9.9": (sends(b"HTTP/9.9 200 OK\r\n\r\n"), "UnknownProtocol"),
@@ -55,7 +55,7 @@ NO_HTTP = {
     "status of four digits": (sends(b"HTTP/1.1 4000 X\r\n\r\n"), "BadStatusLine"),
     "status line with controls": (sends(b"HTTP/1.1 \x1b[31m\x07\x00\x9b2J\r\n\r\n"), "BadStatusLine: HTTP"),
     "status line without end": (sends(b"HTTP/1.1 200 ", endlessly=b"O"), "LineTooLong"),
-    "1xx without end": (sends(endlessly=b"HTTP/1.1 100 Continue\r\n\r\n"), "the answer has no end"),
+    "1xx without end": (sends(endlessly=b"HTTP/1.1 100 Continue\r\n\r\n"), "the response has no end"),
     "1xx that is long": (sends(b"HTTP/1.1 100 C\r\n", endlessly=b"a: b\r\n"), "more than 100 headers"),
     "headers without end": (sends(b"HTTP/1.1 200 OK\r\n", endlessly=b"a: b\r\n"), "more than 100 headers"),
     "header without end": (sends(b"HTTP/1.1 200 OK\r\na: ", endlessly=b"a"), "LineTooLong"),
@@ -71,7 +71,10 @@ NO_HTTP = {
     ),
     "two lengths": (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"), "InvalidHeader"),
     "two headers with a length": (sends(http(ACCEPTED, content_length=7)), "InvalidHeader"),
-    "length beyond the answer": (sends(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}"), "IncompleteRead"),
+    "length beyond the response": (
+        sends(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}"),
+        "IncompleteRead",
+    ),
     "length beyond numbers": (
         sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{}" % 10**30),
         "IncompleteRead",
@@ -81,8 +84,8 @@ NO_HTTP = {
     "chunk of -1 bytes": (sends(CHUNKED + b"-1\r\n", endlessly=b" "), "has a size below 0"),
     "chunk of -5 bytes": (sends(CHUNKED + b"-5\r\n", ACCEPTED), "has a size below 0"),
     "chunk extension without end": (sends(CHUNKED + b"1;", endlessly=b"a"), "LineTooLong"),
-    "chunks of one byte": (sends(CHUNKED, endlessly=b"1\r\n \r\n"), "the answer has no end"),
-    "trailer without end": (sends(CHUNKED + b"0\r\n", endlessly=b"a: b\r\n"), "the answer has no end"),
+    "chunks of one byte": (sends(CHUNKED, endlessly=b"1\r\n \r\n"), "the response has no end"),
+    "trailer without end": (sends(CHUNKED + b"0\r\n", endlessly=b"a: b\r\n"), "the response has no end"),
 }
 NOT_CLOUDFLARE = {
     "body without end": (sends(b"HTTP/1.1 200 OK\r\n\r\n", endlessly=b" "), "larger than"),
@@ -101,7 +104,7 @@ NOT_CLOUDFLARE = {
     "redirect to no address": (sends(http(b"", 302, Location="http://[::1")), "redirect"),
     "redirect to bytes": (sends(http(b"", 307, Location="\xff\xfe")), "redirect"),
     "redirect to a long address": (sends(http(b"", 308, Location="/" + "a" * 60_000)), "redirect"),
-    "answer before the answer": (sends(b"HTTP/1.1 103 Early\r\n\r\n"), "not what the API documents"),
+    "answer before the response": (sends(b"HTTP/1.1 103 Early\r\n\r\n"), "not what the API documents"),
     "a megabyte of small lists": (sends(http(b"[" + b"[]," * 300_000 + b"[]]")), "not Cloudflare's envelope"),
     "4 MB of depth": (sends(http(b'{"a":' * 800_000)), "nested too deeply"),
     "code of 4000 digits": (
@@ -127,8 +130,8 @@ def bounded(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     finally:
         took, (_, most) = time.monotonic() - began, tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert took < MOST_SECONDS
-    assert most < MOST_BYTES
+    assert took < MAX_SECONDS
+    assert most < MAX_BYTES
     assert len(caplog.text) < 2000
 
 

@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingInvalidRequestError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.api.wire import WatchedAdapter, exchange
+from airflow_provider_cfbilling.api.send_tracking import SendTrackingAdapter, request_attempt
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from tests.api.company_network import VARIABLES, Authority, ConnectProxy
 from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, answering, client_at, http, ok, refused
@@ -350,7 +350,7 @@ def test_base_url_of_which_no_request_can_be_made_is_refused_before_sending(ask:
 def test_adapter_that_gets_no_connection_has_sent_nothing(proxy: str):
     """Whatever it is that stops it: the checks before it know only of what has been met."""
     prepared = requests.Request("POST", f"https://{HOST}/").prepare()
-    with exchange(1) as this:
+    with request_attempt(1) as this:
         with pytest.raises((ValueError, TypeError)):
-            WatchedAdapter().send(prepared, proxies={"https": proxy})
+            SendTrackingAdapter().send(prepared, proxies={"https": proxy})
         assert this.nothing_sent

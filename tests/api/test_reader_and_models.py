@@ -184,8 +184,8 @@ def answer(sandbox: Sandbox, client: CfBillingClient, operation: str, result: ob
 
 
 def said(model: Model) -> dict[str, Any]:
-    """What the body said, without the time at which the answer came."""
-    return {name: value for name, value in model.to_dict().items() if name != "answered_at"}
+    """What the body said, without the time at which the response came."""
+    return {name: value for name, value in model.to_dict().items() if name != "server_time"}
 
 
 def told(sandbox: Sandbox, client: CfBillingClient, operation: str, result: object) -> str:
@@ -273,13 +273,13 @@ def test_value_that_is_nearly_right_is_refused(
     sandbox: Sandbox, client: CfBillingClient, operation: str, path: str, value: object
 ):
     message = told(sandbox, client, operation, changed(ANSWERS[operation][1], path, value))
-    assert f"The answer's result.{path} is" in message
+    assert f"The response's result.{path} is" in message
 
 
 def test_choice_that_is_not_known_is_told_with_those_that_are(sandbox: Sandbox, client: CfBillingClient):
     result = {"payment_intent_id": "in_1", "status": "failed"}
     message = told(sandbox, client, "checkTopupStatus", result)
-    assert message == "The answer's result.status is none of completed, pending"
+    assert message == "The response's result.status is none of completed, pending"
 
 
 @pytest.mark.parametrize(

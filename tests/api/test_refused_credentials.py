@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingPermissionError,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
+from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
 from tests.raw_servers import RawServer, answering, client_at, client_of, fresh_token, http, refused
 
 KEY = "0123456789abcdef0123456789abcdef01234"  # 37 hex digits, as a Global API Key had until 2026

@@ -11,7 +11,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingOutcomeUnknownError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.api.rate_budget import RateBudget
+from airflow_provider_cfbilling.api.rate_limiter import RateLimiter
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import client_of, fresh_token, refused
 
@@ -45,7 +45,7 @@ def test_wait_beyond_the_time_left_fails_at_once_and_says_so(sandbox: Sandbox):
     with client_of(sandbox, max_attempts=5) as client, pytest.raises(CfBillingUnavailableError) as caught:
         client.get_topup_config()
     assert caught.value.retry_after_seconds == 300
-    assert "to wait 300 s more, as Cloudflare asks, would exceed the 120 s" in str(caught.value)
+    assert "to wait 300 s more, as Cloudflare requests, would exceed the 120 s" in str(caught.value)
     assert len(sandbox.requests()) == 1
 
 
@@ -62,7 +62,7 @@ def test_pause_of_an_unwell_server_is_kept_by_every_call_with_the_token(sandbox:
     assert type(caught.value) is CfBillingUnavailableError
     assert caught.value.retryable
     assert 0 < (caught.value.retry_after_seconds or 0) <= 600
-    assert "Nothing was sent" in str(caught.value)
+    assert "Not sent" in str(caught.value)
     assert len(sandbox.requests()) == 1
 
 
@@ -75,7 +75,7 @@ def test_charge_that_is_held_back_is_not_sent(sandbox: Sandbox):
             client.create_topup(1000)
 
     assert type(caught.value) is CfBillingUnavailableError
-    assert "Nothing was sent" in str(caught.value)
+    assert "Not sent" in str(caught.value)
     assert 0 < (caught.value.retry_after_seconds or 0) <= 600
     assert sandbox.requests("createTopup") == []
     assert sandbox.charges() == []
@@ -86,9 +86,9 @@ def test_charge_whose_503_asks_to_wait_is_unknown_and_holds_back_what_comes_next
     with client_of(sandbox) as client:
         with pytest.raises(CfBillingOutcomeUnknownError) as caught:
             client.create_topup(1000)
-        with pytest.raises(CfBillingUnavailableError, match="Nothing was sent"):
+        with pytest.raises(CfBillingUnavailableError, match="Not sent"):
             client.get_invoice_history()
-        with pytest.raises(CfBillingUnavailableError, match="Nothing was sent"):
+        with pytest.raises(CfBillingUnavailableError, match="Not sent"):
             client.create_topup(1000)
     assert caught.value.retry_after_seconds == 600
     assert len(sandbox.requests()) == len(sandbox.charges()) == 1
@@ -106,11 +106,11 @@ def test_charge_whose_503_asks_to_wait_is_unknown_and_holds_back_what_comes_next
 def test_longer_pause_says_what_it_is_kept_for(
     first: tuple[int, str], then: tuple[int, str], unavailable: bool
 ):
-    budget = RateBudget()
+    limiter = RateLimiter()
     for status, seconds in (first, then):
-        budget.observe(status, {"Retry-After": seconds})
-    assert budget.pause_left() > 500
-    assert budget.is_unavailable == unavailable
+        limiter.update_from_response(status, {"Retry-After": seconds})
+    assert limiter.cooldown_remaining() > 500
+    assert limiter.is_unavailable == unavailable
 
 
 @pytest.mark.parametrize("status", [*ASK_TO_WAIT, 599])
@@ -119,18 +119,18 @@ def test_longer_pause_says_what_it_is_kept_for(
     [("60", 50, 60), ("999999999", 3500, 3600), ("0", 0, 0), ("-5", 0, 0), ("soon", 0, 0), ("", 0, 0)],
 )
 def test_pause_is_bounded_and_needs_a_time(status: int, value: str, low: float, high: float):
-    budget = RateBudget()
-    budget.observe(status, {"Retry-After": value} if value else {})
-    assert low <= budget.pause_left() <= high
-    assert low <= budget.turn() <= high
-    assert budget.is_unavailable == (high > 0 and status != 429)
+    limiter = RateLimiter()
+    limiter.update_from_response(status, {"Retry-After": value} if value else {})
+    assert low <= limiter.cooldown_remaining() <= high
+    assert low <= limiter.reserve() <= high
+    assert limiter.is_unavailable == (high > 0 and status != 429)
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 402, 403, 404, 409, 413, 422, 423, 499])
 def test_other_responses_hold_nobody_back(status: int):
-    budget = RateBudget()
-    budget.observe(status, {"Retry-After": "60"})
-    assert budget.pause_left() == 0
+    limiter = RateLimiter()
+    limiter.update_from_response(status, {"Retry-After": "60"})
+    assert limiter.cooldown_remaining() == 0
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 418, 423, 425, 429, 500, 503])

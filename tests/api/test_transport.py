@@ -20,7 +20,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import GLOBAL_API_KEY, GLOBAL_EMAIL
+from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL
 from tests.raw_servers import (
     RawServer,
     answering,
@@ -172,7 +172,7 @@ def test_answer_that_cannot_be_read_is_not_tried_again(sandbox: Sandbox, fault: 
 def test_retry_after_is_obeyed_in_full(sandbox: Sandbox, as_date: bool):
     hour = 3600  # Cloudflare's clock is not ours
     sandbox.configure_server(clock_offset_seconds=hour)
-    # A date has whole seconds, and so has the answer's own: one more makes sure of one second.
+    # A date has whole seconds, and so has the response's own: one more makes sure of one second.
     asked = formatdate(sandbox.state()["now"] + 2, usegmt=True) if as_date else "1"
     sandbox.fault("getTopupConfig", "status", status=429, headers={"retry-after": asked})
 
@@ -196,7 +196,7 @@ def test_retry_after_beyond_the_time_left_fails_at_once_and_says_so(sandbox: San
 
     assert type(error) is CfBillingRateLimitError
     assert error.retry_after_seconds == 300
-    assert "to wait 300 s more, as Cloudflare asks, would exceed the 120 s" in str(error)
+    assert "to wait 300 s more, as Cloudflare requests, would exceed the 120 s" in str(error)
     assert seen(sandbox) == [429]
 
 
@@ -236,7 +236,7 @@ def test_redirect_is_never_followed(
 
 def test_netrc_does_not_replace_the_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
     with RawServer(answering(http(ok(CONFIG)))) as server:
         with client_at(server.url, secret="mine") as client:
@@ -295,7 +295,7 @@ def test_body_is_read_up_to_a_limit(too_much: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(transport, "BODY_LIMIT_BYTES", len(json.dumps(answer)) - too_much)
     with RawServer(answering(http(answer))) as server, client_at(server.url, max_attempts=5) as client:
         if too_much:
-            assert "The answer is larger than" in str(failure_of(client))
+            assert "The response is larger than" in str(failure_of(client))
         else:
             client.get_topup_config()
     assert server.connections == 1

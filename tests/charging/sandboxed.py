@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cfbilling.api import wire
+from airflow_provider_cfbilling.api import send_tracking
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
@@ -22,7 +22,7 @@ from tests.raw_servers import client_of
 
 AMOUNT_CENTS = 2500
 ANOTHER_ACCOUNT = "f" * 32
-MOST_LOOKS = 150
+MAX_POLLS = 150
 
 
 def has_news(client: CfBillingClient, progress: Progress) -> bool:
@@ -138,7 +138,7 @@ class Task:
 
     def _wait(self, progress: Progress) -> Progress:
         kept = json.dumps(progress.to_json())
-        while self.looks < MOST_LOOKS:
+        while self.looks < MAX_POLLS:
             self.looks += 1
             self.passes(progress.seconds_until_next_poll(30.0))
             if not self.deferrable:
@@ -161,7 +161,7 @@ class Task:
 def task_in(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     """A task in front of ``sandbox``, both in a time of their own."""
     time = VirtualTime(running=True)
-    for module in (protocol_module, progress_module, wire):
+    for module in (protocol_module, progress_module, send_tracking):
         monkeypatch.setattr(module, "time", time)
     with client_of(sandbox) as client:
         others = {client.account_id: client}

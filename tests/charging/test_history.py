@@ -159,7 +159,7 @@ def test_what_was_not_listed_when_the_first_page_was_read_may_be_missing_so_its_
     with client_of_pages(*pages) as client:
         recent = invoices_since(client, at(1), "manual")
     assert ids(recent) == ["in_3", "in_2", "in_1"]
-    assert recent.answered_at == NOON
+    assert recent.server_time == NOON
 
 
 def test_invoice_that_a_newer_one_moved_to_the_next_page_is_there_once():

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as explore
 
-from airflow_provider_cfbilling.api import wire
+from airflow_provider_cfbilling.api import send_tracking
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingUnavailableError
 from airflow_provider_cfbilling.charging import progress as progress_module
@@ -55,8 +55,8 @@ ACCOUNT_ID = "0123456789abcdef0123456789abcdef"
 AMOUNT_CENTS = 2500
 WINDOW = 200.0  # seconds
 POLL_INTERVAL = 30.0
-MOST_TRIES = 12
-MOST_INVOICES = 30
+MAX_TRIES = 12
+MAX_INVOICES = 30
 # What may be due to the clocks: a Date has whole seconds.
 MARGIN = 2.0
 
@@ -82,7 +82,7 @@ STOPS: list[tuple[str, str | None]] = [
     *((kind, None) for kind in WAYS),
     *((kind, how) for kind, ways in WAYS.items() if kind != "charge" for how in ways[1:]),
 ]
-MOST_STEPS = 2000
+MAX_STEPS = 2000
 
 SKEWS = st.sampled_from([0, -60, 60])
 
@@ -292,7 +292,7 @@ class TopupTask(RuleBasedStateMachine):
     @rule(**{kind: st.sampled_from(WAYS[kind]) for kind in ("history", "intent", "charge")})
     def tries_to_charge(self, **how: str) -> None:
         """All goes well up to its charge, but for the history, the intent and the charge itself."""
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             kind = self.current.stop.kind
             self._step(self.current, how.pop(kind, None))
             if kind == "charge" or self.current.stop.kind in ("frozen", "over"):
@@ -313,7 +313,7 @@ class TopupTask(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.time.passed += seconds
 
-    @precondition(lambda self: self.store.current < MOST_TRIES)
+    @precondition(lambda self: self.store.current < MAX_TRIES)
     @rule(
         comes_to=st.sampled_from([None, *WAYS, "succeeded"]),
         skew=SKEWS,
@@ -349,13 +349,13 @@ class TopupTask(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9))
     def orphan_goes_on_to_its_end(self, which: int) -> None:
         orphan = self.orphans.pop(which % len(self.orphans))
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             if orphan.is_over:
                 return
             self._step(orphan)
         raise AssertionError("it never ends")
 
-    @precondition(lambda self: self.cloudflare.count() < MOST_INVOICES)
+    @precondition(lambda self: self.cloudflare.count() < MAX_INVOICES)
     @rule(amount_cents=st.sampled_from([1000, 2 * AMOUNT_CENTS]))
     def person_tops_up_by_another_amount(self, amount_cents: int) -> None:
         self.time.passed += 5
@@ -389,7 +389,7 @@ class TopupTask(RuleBasedStateMachine):
         return self.journal == "unfenced" or kind not in ("get", "delete", "takeover")
 
     def _goes_on_to(self, kind: str) -> None:
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             if self.current.stop.kind in (kind, "over"):
                 return
             self._step(self.current)
@@ -444,7 +444,7 @@ def exploring(examples: int, steps: int) -> settings:
 
 
 def pass_the_time_of(machine: type[TopupTask], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (protocol_module, progress_module, unfenced_journal, wire):
+    for module in (protocol_module, progress_module, unfenced_journal, send_tracking):
         monkeypatch.setattr(module, "time", machine.time)
 
 

@@ -56,7 +56,7 @@ def any_task(task: Task, request: pytest.FixtureRequest) -> Task:
 
 
 def lose(sandbox: Sandbox, when: str = "before", **fault: Any) -> None:
-    """Lose the answer to the next charge, ``before`` or ``after`` it is made."""
+    """Lose the response to the next charge, ``before`` or ``after`` it is made."""
     sandbox.fault("createTopup", **{"kind": "reset", "when": when} | fault)
 
 
@@ -69,7 +69,7 @@ def is_accepted(progress: Progress) -> bool:
 
 
 def killed_after_the_charge(task: Task, *, charged: bool = False) -> None:
-    """Run a try that is killed when the answer to its charge is lost."""
+    """Run a try that is killed when the response to its charge is lost."""
     lose(task.sandbox, "after" if charged else "before")
     task.run(until=is_intent)
 

@@ -26,7 +26,7 @@ from airflow_provider_cfbilling.api.models import (
     TopupLimits,
     TopupStatus,
 )
-from airflow_provider_cfbilling.api.wire import SendBy
+from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.charging.journal import Record
 from airflow_provider_cfbilling.sandbox import Sandbox
 
@@ -326,7 +326,7 @@ class MemoryCloudflare:
             Pagination(
                 has_more=len(listed) > end, page=page, per_page=self.per_page, total_count=len(listed)
             ),
-            answered_at=datetime.fromtimestamp(int(self._time.now), UTC),  # a Date knows no fractions
+            server_time=datetime.fromtimestamp(int(self._time.now), UTC),  # a Date knows no fractions
         )
 
     def _invoice(self, bill: Bill) -> Invoice:
@@ -355,7 +355,7 @@ class SandboxCloudflare:
         self._sandbox.add_invoice(amount_cents)
 
     def lose(self, kind: Any, when: Any, *, listed_after: float = 0.0) -> None:
-        """Lose the answer to the next charge, which is made where ``when`` is ``after``."""
+        """Lose the response to the next charge, which is made where ``when`` is ``after``."""
         self._sandbox.configure(history_lag_seconds=listed_after)
         self._sandbox.fault("createTopup", kind, when)
 
@@ -408,7 +408,7 @@ class WatchedClient:
     def _look(self, look: Callable[[], Any], kind: Literal["look", "history"] = "look") -> Any:
         how = self.process.meet(Stop(kind))
         if how == "fails":
-            raise CfBillingUnavailableError("Cloudflare could not answer")
+            raise CfBillingUnavailableError("Cloudflare could not respond")
         if how == "not found":
             raise CfBillingNotFoundError("Invoice not found")
         if how == "waits for its turn":
@@ -418,12 +418,14 @@ class WatchedClient:
         if how == "trickles in":
             self.time.passed += 50
         if how in SICK and self._may_be_sick():
-            answer = replace(answer, answered_at=answer.answered_at + SICK[how])
+            answer = replace(answer, server_time=answer.server_time + SICK[how])
         if how == "done, frozen":
             self.process.meet(Stop("frozen"))
         return answer
 
-    def create_topup(self, amount_cents: int, payment_method_id: str | None, *, send_by: SendBy) -> Topup:
+    def create_topup(
+        self, amount_cents: int, payment_method_id: str | None, *, send_by: SendDeadline
+    ) -> Topup:
         how, _, share = self.process.meet(Stop("charge")).partition(" in ")
         if how == "not sent":
             raise CfBillingUnavailableError("Connection refused. Nothing was sent")
@@ -437,7 +439,7 @@ class WatchedClient:
             if how.startswith("killed"):
                 raise Killed
 
-    def send(self, how: str, listed_after: float, amount_cents: int, send_by: SendBy) -> Topup:
+    def send(self, how: str, listed_after: float, amount_cents: int, send_by: SendDeadline) -> Topup:
         """Send the charge, unless it is too late, and let it end in the way that ``how`` says."""
         if send_by.is_past():
             raise CfBillingNotSentInTimeError("Nothing was sent")
@@ -450,13 +452,13 @@ class WatchedClient:
             )
         if how == "answered":
             return Topup(bill.id, onboarding=None, brand="visa", last4="4242")
-        raise CfBillingOutcomeUnknownError("No answer. Whether it was carried out is not known")
+        raise CfBillingOutcomeUnknownError("No response. Whether it was carried out is not known")
 
 
 class WatchedHttpClient(WatchedClient):
     """The same, over real HTTP."""
 
-    def send(self, how: str, listed_after: float, amount_cents: int, send_by: SendBy) -> Topup:
+    def send(self, how: str, listed_after: float, amount_cents: int, send_by: SendDeadline) -> Topup:
         if how == "refused":
             self.cloudflare.decline()
         elif how == "vanishes":

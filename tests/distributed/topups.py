@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import SeenRequest
+from airflow_provider_cfbilling.sandbox.models import SeenRequest
 from tests.distributed.cluster import Cluster, MappedTask
 
 AMOUNT_CENTS = 2_500
@@ -127,7 +127,7 @@ class TopUps:
         return [each for each in self._sandbox.requests(operation) if account_in(each.path) in own]
 
     def hanging(self) -> list[str]:
-        """Return the accounts whose charge is sent and has no answer so far."""
+        """Return the accounts whose charge is sent and has no response so far."""
         posts = self.requests("createTopup")
         return [account_in(post.path) for post in posts if post.status is None]
 

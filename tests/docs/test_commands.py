@@ -1,4 +1,4 @@
-"""The commands of each page are typed, one after the other, in one shell: as somebody does who follows it.
+"""The commands of each page are typed, one after the other, in one shell: as someone does who follows it.
 
 In place of Cloudflare stands a sandbox. What installs or builds is not done again here, where it has been:
 ``pip install`` and ``make`` only have to know what is asked of them.

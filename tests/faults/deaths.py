@@ -47,7 +47,7 @@ def kills() -> list[Row]:
         ),
         killed("as it connects for the POST", {"point": "connected", "nth": 2}),
         killed("before the POST's first byte", {"point": "POST topup"}),
-        killed("with the answer on its way", {"point": "POST topup body", "delay": between(0.001, 0.03)}),
+        killed("with the response on its way", {"point": "POST topup body", "delay": between(0.001, 0.03)}),
         killed("in the POST, not charged", UNDER_WAY, faults=(post(hang),)),
         killed("in the POST, charged", UNDER_WAY, faults=(post(hang, when="after"),)),
         killed("in mid-answer", UNDER_WAY, faults=(post(hang, when="middle"),)),
@@ -67,7 +67,7 @@ def kills() -> list[Row]:
             faults=(LOST_AND_NOT_CHARGED,),
         ),
         killed(
-            "charging anew",
+            "charging again",
             {"point": "POST topup", "nth": 2, "delay": one_of(0.0, 0.005, 0.02)},
             {"point": "POST topup", "since": "resume", "delay": one_of(0.0, 0.005, 0.02)},
             faults=(LOST_AND_NOT_CHARGED,),
@@ -136,7 +136,9 @@ def orphans() -> list[Row]:
             frozen("checking", {"point": one_of("GET topup/eligibility", "GET credit-balance")}),
             frozen("as it looks at the history", {"point": "GET invoice-history"}),
             frozen("as it connects for the POST", {"point": "connected", "nth": 2}),
-            frozen("with the answer on its way", {"point": "POST topup body", "delay": between(0.02, 0.06)}),
+            frozen(
+                "with the response on its way", {"point": "POST topup body", "delay": between(0.02, 0.06)}
+            ),
             frozen("in the POST, charged", UNDER_WAY, faults=(post({"kind": "hang", "when": "after"}),)),
             frozen("in the POST, not charged", UNDER_WAY, faults=(post({"kind": "hang"}),)),
             frozen("before the journal's accepted", {"point": "write:accepted"}),
@@ -147,7 +149,7 @@ def orphans() -> list[Row]:
                 faults=(one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),),
             ),
             frozen(
-                "charging anew",
+                "charging again",
                 {"point": "write:intent", "nth": 2},
                 {"point": "write:intent", "since": "resume"},
                 faults=(LOST_AND_NOT_CHARGED,),
@@ -193,7 +195,7 @@ def failing_journals() -> list[Row]:
     for state in STATES:
         alone = state in ("accepted", "completed")
         rows.append(broken(f"{state} is not written", f"write:{state}", in_one_try=alone))
-        rows.append(broken(f"{state} is written without an answer", f"written:{state}", in_one_try=alone))
+        rows.append(broken(f"{state} is written without a response", f"written:{state}", in_one_try=alone))
     return rows
 
 
@@ -240,7 +242,7 @@ def variables_rows() -> list[Row]:
             {"point": "read", "act": "blind", "nth": one_of(1, 2, 3, 4), "tries": (2,)},
         ),
         row(
-            "a read finds nothing, and the answer was lost",
+            "a read finds nothing, and the response was lost",
             *told,
             {"point": "read", "act": "blind", "nth": one_of(1, 2, 3, 4), "tries": (2,)},
             faults=lost,

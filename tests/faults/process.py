@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.faults.worker import Line
 
-_LONGEST_LIFE = 120  # seconds, should nobody be left to end it
+_MAX_LIFE = 120  # seconds, should nobody be left to end it
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
@@ -159,7 +159,7 @@ def _be(
     """Be the child, and never return."""
     try:
         die_with_parent()
-        signal.alarm(_LONGEST_LIFE)
+        signal.alarm(_MAX_LIFE)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)

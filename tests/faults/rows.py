@@ -104,7 +104,7 @@ def one_of(*options: Any) -> Draw:
 ANY_5XX = one_of(500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527)
 _OK = '{"success": true, "errors": [], "messages": [], "result": %s}'
 
-# How an answer can be lost, so that it proves nothing.
+# How a response can be lost, so that it proves nothing.
 LOST: dict[str, Plan] = {
     "reset": {"kind": "reset"},
     "dropped": {"kind": "drop"},

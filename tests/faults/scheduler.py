@@ -21,7 +21,7 @@ from tests.faults.process import Process, TaskStates
 from tests.faults.rows import MAX_START
 from tests.faults.worker import IS_AIRFLOW_2, Job, Strike, run_task, run_trigger
 
-_LONGEST_PROCESS = 60.0  # seconds
+_MAX_PROCESS = 60.0  # seconds
 
 Steps = Generator[None, None, None]
 Ending = dict[str, Any]
@@ -121,8 +121,8 @@ class Task:
         if not (is_overturned and self.setting.randomness.random() < 0.5):
             self._dag_run["clear_number"] += 1
             self._max_tries = self._try_number + self.tries - 1
-        if "run_after" in self._dag_run:
-            self._dag_run["start_date"] = datetime.now(UTC)
+            if "run_after" in self._dag_run:
+                self._dag_run["start_date"] = datetime.now(UTC)
         if discard_store_too:
             self.setting.states.discard(self.name)
         yield from self.run()
@@ -217,7 +217,7 @@ class Task:
                 process.signal(signal.SIGKILL)
             age = time.monotonic() - began
             self.struck += dies_after is not None and age > dies_after
-            if age > _LONGEST_PROCESS or (dies_after is not None and age > dies_after):
+            if age > _MAX_PROCESS or (dies_after is not None and age > dies_after):
                 process.end()
                 return {"ended": "crashed" if dies_after is not None else "does not end"}
             if not process.alive:
@@ -243,7 +243,7 @@ class Task:
         for orphan in self._orphans:
             if orphan.thaw_at is None:
                 orphan.thaw_at = time.monotonic() + orphan.strike.thaw_delay
-        deadline = time.monotonic() + _LONGEST_PROCESS
+        deadline = time.monotonic() + _MAX_PROCESS
         while any(orphan.process.alive for orphan in self._orphans):
             self._thaw()
             if time.monotonic() > deadline:

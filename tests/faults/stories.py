@@ -32,7 +32,7 @@ _NOTHING = ("Nothing was charged",)
 
 
 def asking_rows() -> list[Row]:
-    """Where no machine can know, or the answer is no."""
+    """Where no machine can know, or the response is no."""
 
     def asked(name: str, *faults: Plan | Draw, charges: int = 1, **more: Any) -> Row:
         return Row(name, faults, ends="person", charges=charges, **more)

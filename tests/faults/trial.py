@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from airflow_provider_cfbilling.sandbox import SandboxClient
-from airflow_provider_cfbilling.sandbox.records import Charge
+from airflow_provider_cfbilling.sandbox.models import Charge
 from tests.faults.rows import READ_TIMEOUT, WINDOW, Mode, Row, drawn
 from tests.faults.scheduler import Ending, Setting, Task
 from tests.faults.worker import Strike
@@ -29,7 +29,7 @@ JUDGEMENTS: tuple[Judgement, ...] = (
 )
 RIGHT = ("right", "asks for a person")
 
-_LONGEST_TRIAL = 300.0  # seconds
+_MAX_TRIAL = 300.0  # seconds
 _STEP = 0.01  # seconds
 _SAYS_WHETHER_MONEY_MOVED = (
     "Nothing was charged",
@@ -84,7 +84,7 @@ class Trial:
             steps = self.row.story(self) if self.row.story else self.task().run()
             for _ in steps:
                 step_began = time.monotonic()
-                if step_began - began > _LONGEST_TRIAL:
+                if step_began - began > _MAX_TRIAL:
                     break
                 time.sleep(_STEP)
                 self._longest_step = max(self._longest_step, time.monotonic() - step_began)

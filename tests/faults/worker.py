@@ -122,7 +122,7 @@ class Fate:
     def _strike(self, number: int, strike: Strike) -> None:
         self._tell({"strike": number})
         if strike.act == "raise":
-            raise StoreDownError(f"no answer from the store at {strike.point}")
+            raise StoreDownError(f"no response from the store at {strike.point}")
         if strike.act in _SIGNALS and not strike.delay:  # else the scheduler's stand-in sees to it
             os.kill(os.getpid(), _SIGNALS[strike.act])
 

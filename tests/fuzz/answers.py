@@ -8,9 +8,9 @@ from typing import Any
 from airflow_provider_cfbilling.api import models
 from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import CfBillingError
-from airflow_provider_cfbilling.api.rate_budget import (
-    MOST_PAUSE_SECONDS,
-    RateBudget,
+from airflow_provider_cfbilling.api.rate_limiter import (
+    MAX_PAUSE_SECONDS,
+    RateLimiter,
     http_date,
     retry_after_seconds,
 )
@@ -71,7 +71,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
         },
     ),
     "InvoiceHistory": (
-        lambda value: read(models.InvoiceHistory, value, answered_at=None),
+        lambda value: read(models.InvoiceHistory, value, server_time=None),
         {
             "invoices": [INVOICE, {**INVOICE, "id": None}],
             "pagination": {"has_more": False, "page": 1, "per_page": 20, "total_count": 2},
@@ -122,7 +122,7 @@ def body_of(result: Any) -> bytes:
 
 
 def answered(name: str, status: int, body: bytes) -> None:
-    """Read an answer as a client does; let nothing out but what is documented, and no secret."""
+    """Read a response as a client does; let nothing out but what is documented, and no secret."""
     kind, _ = GOOD[name]
     reply = Reply(status, body, redactor=REDACTOR)
     try:
@@ -137,7 +137,7 @@ def answered(name: str, status: int, body: bytes) -> None:
             assert 400 <= status < 500
     else:
         tally["read"] += 1
-        said = json.dumps({**found.to_dict(), "answered_at": None}, allow_nan=False, ensure_ascii=False)
+        said = json.dumps({**found.to_dict(), "server_time": None}, allow_nan=False, ensure_ascii=False)
         assert said.isprintable()
         assert 200 <= status < 300
         assert not reply.proves_refusal
@@ -145,14 +145,14 @@ def answered(name: str, status: int, body: bytes) -> None:
 
 
 def headers_taken(status: int, headers: dict[str, str]) -> None:
-    """Take an answer's headers as a client does; let out no exception and no pause of more than an hour."""
-    budget = RateBudget()
-    budget.observe(status, headers)
+    """Take a response's headers as a client does; let out no exception and no pause of more than an hour."""
+    limiter = RateLimiter()
+    limiter.update_from_response(status, headers)
     for _ in range(5):
-        assert 0 <= budget.turn() <= MOST_PAUSE_SECONDS + 60
-    assert 0 <= budget.pause_left() <= MOST_PAUSE_SECONDS
+        assert 0 <= limiter.reserve() <= MAX_PAUSE_SECONDS + 60
+    assert 0 <= limiter.cooldown_remaining() <= MAX_PAUSE_SECONDS
     seconds, date = retry_after_seconds(headers), http_date(headers.get("Date", ""))
-    assert seconds is None or 0 <= seconds <= MOST_PAUSE_SECONDS
+    assert seconds is None or 0 <= seconds <= MAX_PAUSE_SECONDS
     assert date is None or date.astimezone(UTC).timestamp() > 0
     ray = one_line(REDACTOR.redacted(headers.get("cf-ray", "")), 64)
     assert ray.isprintable()

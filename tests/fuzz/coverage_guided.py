@@ -42,7 +42,7 @@ began = time.monotonic()
 
 
 def taken(data: bytes) -> None:
-    """Take an input: a byte for what was asked for, one for the status, and the answer's body or headers."""
+    """Take an input: a byte for the operation, one for the status, and the response's body or headers."""
     which, status, rest = data[0:1], data[1:2], data[2:]
     status_code = STATUSES[sum(status) % len(STATUSES)]
     if sum(which) % (len(NAMES) + 1) == len(NAMES):

@@ -18,7 +18,7 @@ from airflow_provider_cfbilling.operators.cfbilling import (
     CfBillingGetCreditBalanceOperator,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
+from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingCreditBalanceSensor
 from tests.raw_servers import ok, refused, refusing_port
 
@@ -213,11 +213,11 @@ def test_connection_without_permission_is_told_which_one_is_missing(sandbox: San
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ({"kind": "status", "status": 503, "html": True}, "Cloudflare could not answer"),
+        ({"kind": "status", "status": 503, "html": True}, "Cloudflare could not respond"),
         ({"kind": "garbage", "body": "<html>"}, "Check the API base URL"),
         ({"kind": "redirect"}, "redirect"),
-        ({"kind": "reset"}, "No answer from"),
-        ({"kind": "status", "status": 404}, "Cloudflare did not find what was asked for"),
+        ({"kind": "reset"}, "No response from"),
+        ({"kind": "status", "status": 404}, "Cloudflare did not find this"),
     ],
 )
 def test_connection_is_tested_with_a_single_request(sandbox: Sandbox, fault: dict[str, Any], said: str):
@@ -233,7 +233,7 @@ def test_host_that_cannot_be_reached_is_named(connect: Callable[[str], None]):
         connect(f"cfbilling://{'0' * 32}:token@{quote(f'http://127.0.0.1:{port}/v4', safe='')}")
         well, message = CfBillingHook().test_connection()
     assert not well
-    assert f"No answer from http://127.0.0.1:{port}/v4" in message
+    assert f"No response from http://127.0.0.1:{port}/v4" in message
     assert "Connection refused" in message
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.records import READ_TOKEN
+from airflow_provider_cfbilling.sandbox.models import READ_TOKEN
 from tests.airflow_runs import DagFolder, Run
 
 ANOTHER_ACCOUNT = "f" * 32

@@ -183,7 +183,7 @@ class Airflow:
         return places
 
     def connect(self, conn_id: str, uri: str) -> None:
-        """Keep a connection in the metadata database, as somebody does in the UI."""
+        """Keep a connection in the metadata database, as someone does in the UI."""
         self._command_line.run("connections", "add", conn_id, "--conn-uri", uri)
 
     def give_port_0(self, conn_id: str) -> None:
@@ -207,7 +207,7 @@ class Airflow:
             self._command_line.run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
 
     def backfill(self, dag_id: str, begin: date, end: date) -> None:
-        """Run a Dag for each day of a period, as somebody does who wants to fill a gap."""
+        """Run a Dag for each day of a period, as someone does who wants to fill a gap."""
         days = begin.isoformat(), end.isoformat()
         if HAS_API_SERVER:
             self._command_line.run(

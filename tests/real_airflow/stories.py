@@ -172,7 +172,7 @@ class Play(TopUp):
         self.wait_until("the other Dag has run", lambda: self.airflow.run_state(dag_id) == "success")
 
     def until_post_hangs(self, number: int) -> None:
-        """Wait until so many requests to charge were sent, the last of which has no answer."""
+        """Wait until so many requests to charge were sent, the last of which has no response."""
         self.wait_until("its charge is sent", lambda: self.count("createTopup") == number)
         assert self.charge_hangs()
 

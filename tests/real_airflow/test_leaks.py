@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from urllib.parse import quote
 
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.sandbox.access import GLOBAL_API_KEY, GLOBAL_EMAIL
+from airflow_provider_cfbilling.sandbox.auth import GLOBAL_API_KEY, GLOBAL_EMAIL
 from tests.planted import encoded, forms_of
 from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, http, ok, refused
 from tests.real_airflow.deployment import HAS_TASK_STATE_STORE, Airflow, an_airflow_can_run_here
@@ -19,7 +19,7 @@ ECHOED_TOKEN, ECHOED_SECRET = "planted+echoed/token=77d3", "pi_3Nx8dE_secret_pla
 ECHO = " ".join([*encoded(ECHOED_TOKEN), ECHOED_SECRET])
 # Planted where it is found, to show that it would be.
 CANARY = "planted+canary/3c1e=e0"
-# How a client_secret of the sandbox begins; it is in every answer to a top-up.
+# How a client_secret of the sandbox begins; it is in every response to a top-up.
 CLIENT_SECRET = "seti_"
 DAGS = """
 from datetime import UTC, datetime, timedelta

@@ -306,7 +306,7 @@ def upgrade_with(play: Play, state: State, *, charges: bool) -> Ended:
     play.start(waits_for=retry)
     sandbox = play.sandbox
     client = CfBillingClient(Settings(sandbox.account_id, sandbox.token, base_url=sandbox.base_url))
-    at = client.get_invoice_history("manual").answered_at.timestamp()
+    at = client.get_invoice_history("manual").server_time.timestamp()
     intent = ChargeIntent(sandbox.account_id, AMOUNT_CENTS, at=at, written_at=time.time())
     topup = client.create_topup(AMOUNT_CENTS).to_dict() if charges else None
     play.keep_record(

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.faults import When
-from airflow_provider_cfbilling.sandbox.records import Charge
+from airflow_provider_cfbilling.sandbox.models import Charge
 from tests.real_airflow import processes
 from tests.real_airflow.counters import Counters
 from tests.real_airflow.deployment import (
@@ -189,7 +189,7 @@ class TopUp:
         self.wait_until(f"process {pid} has ended", lambda: not processes.is_alive(pid))
 
     def charge_hangs(self) -> bool:
-        """Tell whether the latest charge is still without an answer, with its sender still there."""
+        """Tell whether the latest charge is still without a response, with its sender still there."""
         return self.sandbox.requests("createTopup")[-1].status is None
 
     def strike(self, *pids: int) -> None:

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
-from airflow_provider_cfbilling.sandbox.answers import failure
-from airflow_provider_cfbilling.sandbox.wire import head_of
+from airflow_provider_cfbilling.sandbox.connection import head_of
+from airflow_provider_cfbilling.sandbox.responses import failure
 
 PERFORMED = [("before", 0), ("after", 1)]
 

@@ -70,7 +70,7 @@ def test_command_line_warns_on_another_host():
     with served("--host", "0.0.0.0") as (process, greeting):
         assert "Only this machine" not in greeting
         process.terminate()
-        assert "whoever reaches 0.0.0.0 can change everything" in process.communicate(timeout=10)[1]
+        assert "everyone who reaches 0.0.0.0 can change everything" in process.communicate(timeout=10)[1]
 
 
 def test_command_line_names_a_port_that_is_taken():

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cfbilling.api import rate_budget
+from airflow_provider_cfbilling.api import rate_limiter
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError, CfBillingUnavailableError
-from airflow_provider_cfbilling.api.rate_budget import RateBudget
+from airflow_provider_cfbilling.api.rate_limiter import RateLimiter
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight
@@ -177,7 +177,7 @@ def test_what_nobody_asks_any_more_is_forgotten(
 
 
 def rate(turns: Callable[[], float], virtual: VirtualTime, seconds: float) -> list[float]:
-    """Return when looks come, where somebody always wants to look."""
+    """Return when looks come, where someone always wants to look."""
     looks = []
     while virtual.passed < seconds:
         wait = turns()
@@ -189,12 +189,12 @@ def rate(turns: Callable[[], float], virtual: VirtualTime, seconds: float) -> li
 @pytest.fixture
 def virtual(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
     virtual = VirtualTime()
-    monkeypatch.setattr(rate_budget, "time", virtual)
+    monkeypatch.setattr(rate_limiter, "time", virtual)
     return virtual
 
 
 def test_looks_stay_within_half_of_what_cloudflare_allows(virtual: VirtualTime):
-    looks = rate(RateBudget().turn, virtual, seconds=1200)
+    looks = rate(RateLimiter().reserve, virtual, seconds=1200)
     most = max(sum(start <= look < start + 300 for look in looks) for start in looks)
     assert 580 < most <= 600 + 21
 
@@ -205,39 +205,41 @@ def test_all_who_use_the_token_stay_within_what_cloudflare_allows(
     virtual: VirtualTime, triggerers: int, others_per_second: float
 ):
     """Each process knows of the others only what Cloudflare says is left."""
-    budgets = [RateBudget() for _ in range(triggerers)]
+    budgets = [RateLimiter() for _ in range(triggerers)]
     next_at = [0.0] * triggerers
     used, most = 0.0, 0.0
     while virtual.passed < 290:
         virtual.passed += 0.05
         used += others_per_second * 0.05
-        for number, budget in enumerate(budgets):
+        for number, limiter in enumerate(budgets):
             if virtual.passed < next_at[number]:
                 continue
             used += 1
             left = max(0, 1200 - int(used))
-            budget.observe(200, {"Ratelimit": f'"default";r={left};t={int(300 - virtual.passed)}'})
-            next_at[number] = virtual.passed + budget.turn()
+            limiter.update_from_response(
+                200, {"Ratelimit": f'"default";r={left};t={int(300 - virtual.passed)}'}
+            )
+            next_at[number] = virtual.passed + limiter.reserve()
         most = max(most, used)
     assert most <= 1200
 
 
 def test_turn_comes_after_the_pause(virtual: VirtualTime):
-    budget = RateBudget()
-    budget.observe(429, {"Retry-After": "120"})
-    assert budget.turn() == pytest.approx(120)
+    limiter = RateLimiter()
+    limiter.update_from_response(429, {"Retry-After": "120"})
+    assert limiter.reserve() == pytest.approx(120)
 
 
 def test_little_that_is_left_puts_nobody_off_for_longer_than_until_it_is_renewed(virtual: VirtualTime):
-    budget = RateBudget()
-    budget.observe(200, {"Ratelimit": '"default";r=10;t=60'})
-    turns = [budget.turn() for _ in range(1000)]
+    limiter = RateLimiter()
+    limiter.update_from_response(200, {"Ratelimit": '"default";r=10;t=60'})
+    turns = [limiter.reserve() for _ in range(1000)]
     assert turns == sorted(turns)
     assert len([turn for turn in turns if turn < 60]) <= 1
     assert turns[-1] == pytest.approx(60 + 1000 / 2, abs=2)
 
 
 def test_some_looks_may_come_at_once(virtual: VirtualTime):
-    budget = RateBudget()
-    assert [budget.turn() for _ in range(20)] == [0.0] * 20
-    assert budget.turn() > 0
+    limiter = RateLimiter()
+    assert [limiter.reserve() for _ in range(20)] == [0.0] * 20
+    assert limiter.reserve() > 0

@@ -158,7 +158,7 @@ def test_trigger_can_end_the_task_itself(sandbox: Sandbox):
 
 
 def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
-    """Whatever they wait for; and who comes late gets the last answer."""
+    """Whatever they wait for; and who comes late gets the last response."""
     waiting = [*(broken() for _ in range(100)), *(low(100) for _ in range(100))]
 
     async def watched() -> list[TriggerEvent]:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from airflow_provider_cfbilling.sandbox.answers import RefusalError
-from airflow_provider_cfbilling.sandbox.records import GLOBAL_API_KEY, GLOBAL_EMAIL, Account
+from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, Account
+from airflow_provider_cfbilling.sandbox.responses import RefusalError
 
 # The forms of Cloudflare's own keys and tokens; the sandbox's are its own.
 _KEY = re.compile(r"cfk_\w+|[0-9a-f]{37}")
@@ -25,8 +25,8 @@ _BAD_KEY = (6103, "Invalid format for X-Auth-Key header")
 class Credentials:
     """What a request presents: an API token, or an e-mail address with a Global API Key.
 
-    :param token: what the Authorization header holds, without Bearer: empty where it is no Bearer.
-    :param address: where the request comes from.
+    :param token: what the Authorization header holds, without Bearer: empty if it is no Bearer.
+    :param address: the address that the request comes from.
     """
 
     token: str | None = None
@@ -44,7 +44,7 @@ class Credentials:
 
     @property
     def fingerprint(self) -> str | None:
-        """Names the credentials without giving them away; None where there are none."""
+        """Names the credentials without giving them away; None if there are none."""
         secret = self.token or self.key
         return hashlib.sha256(secret.encode()).hexdigest()[:12] if secret else None
 
@@ -67,8 +67,8 @@ def authorize(
     if account is None or credentials.token not in (account.token, account.read_token):
         raise _foreign()
     if not account.allows(credentials.address):
-        where = f"Cannot use the access token from location: {credentials.address}"
-        raise RefusalError(403, 9109, where)
+        refused = f"Cannot use the access token from location: {credentials.address}"
+        raise RefusalError(403, 9109, refused)
     if write and credentials.token != account.token:
         raise RefusalError(403, 10403, 'Forbidden: the token lacks the permission "AI Gateway Write"')
     return account
@@ -113,7 +113,7 @@ def _foreign() -> RefusalError:
     return RefusalError(403, 9109, "Unauthorized to access requested resource")
 
 
-class RateLimiter:
+class RequestQuota:
     """So many requests per window for each credential; past that, nothing for a whole window.
 
     :param quota: requests per window.
@@ -127,7 +127,7 @@ class RateLimiter:
         self._ends: dict[str | None, float] = {}
 
     def count(self, fingerprint: str | None) -> tuple[dict[str, str], RefusalError | None]:
-        """Count one request: the headers its answer carries, and the refusal if it is one too many."""
+        """Count one request: the headers its response carries, and the refusal if it is one too many."""
         now = time.monotonic()
         if now >= self._ends.get(fingerprint, now):
             self._used[fingerprint] = 0

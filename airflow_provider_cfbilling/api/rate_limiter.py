@@ -1,8 +1,10 @@
-"""What one set of credentials may ask, and the pause that Cloudflare asks for, for all calls of this process.
+"""How often one set of credentials may call, and the pause that Cloudflare requests, for this whole process.
+
+A generic cell rate algorithm (GCRA): each call reserves its time, and a burst may come ahead of it.
 
 1,200 requests in 5 minutes are counted for each user or token, over everything that it does. Past them
-Cloudflare refuses every call for five minutes, so one caller's 429 is everybody's; and so is the time that
-a 5xx asks to wait.
+Cloudflare refuses every call for five minutes, so one caller's 429 is every caller's; and so is a pause that
+a 5xx requests.
 Source: https://developers.cloudflare.com/fundamentals/api/reference/limits/
 """
 
@@ -18,11 +20,11 @@ from email.utils import parsedate_to_datetime
 # those who act.
 _WAITING_SPACING_SECONDS = 0.5
 _LEFT_TO_OTHERS_PER_SECOND = 2.0
-# After a quiet time 20 looks may come at once; fewer where little is left.
+# After a quiet time 20 polls may come at once; fewer when little is left.
 _WAITING_BURST_SECONDS = 20 * _WAITING_SPACING_SECONDS
 
 # Cloudflare blocks for five minutes. A header that is broken must not stop every caller for a year.
-MOST_PAUSE_SECONDS = 3600.0
+MAX_PAUSE_SECONDS = 3600.0
 
 # What may say with Retry-After when to come back, besides every 5xx.
 _TOO_MANY = 429
@@ -30,12 +32,12 @@ _COME_BACK = {408, 425, _TOO_MANY}
 
 # One item of `Ratelimit: "default";r=<requests left>;t=<seconds until they are renewed>`.
 _LEFT = re.compile(r";\s*r=([0-9]{1,9})\s*;\s*t=([0-9]{1,9})\b")
-_LONGEST_HEADER = 500
+_MAX_HEADER = 500
 # Outside this a clock is broken, and to reckon with its time could leave the calendar.
 _FIRST_YEAR, _LAST_YEAR = 2020, 2200
 
 
-class RateBudget:
+class RateLimiter:
     """When calls with one set of credentials may be made. Safe to use from many threads."""
 
     def __init__(self) -> None:
@@ -47,19 +49,19 @@ class RateBudget:
         self._spacing_ends_at = 0.0
         self._lock = threading.Lock()
 
-    def pause_left(self) -> float:
+    def cooldown_remaining(self) -> float:
         """Seconds until the next call may be made; 0 when it may be made now."""
         return max(0.0, self._resume_at - time.monotonic())
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether the pause was asked for because Cloudflare is unwell, and not by its rate limit."""
+        """Whether the pause was requested because Cloudflare is unwell, and not by its rate limit."""
         return self._unavailable
 
-    def turn(self) -> float:
-        """Take the next turn of those who wait, and return in how many seconds it comes.
+    def reserve(self) -> float:
+        """Reserve the next call of those that wait, and return in how many seconds it comes.
 
-        However many wait, and whatever their intervals: together they stay within their part. Where others
+        However many wait, and whatever their intervals: together they stay within their part. If others
         use the same credentials, elsewhere too, Cloudflare's word on what is left makes that part smaller.
         """
         with self._lock:
@@ -70,12 +72,12 @@ class RateBudget:
             self._next_turn_at = max(earlier + _WAITING_SPACING_SECONDS, spread)
             return max(0.0, self._next_turn_at - _WAITING_BURST_SECONDS - now, self._resume_at - now)
 
-    def observe(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take an answer's word on how much is left."""
+    def update_from_response(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take a response's word on how much is left."""
         if status in _COME_BACK or status >= 500:
             self._pause(retry_after_seconds(headers) or 0.0, unavailable=status != _TOO_MANY)
-        for left, renewed_in in _LEFT.findall(headers.get("Ratelimit", "")[:_LONGEST_HEADER]):
-            seconds = min(float(renewed_in), MOST_PAUSE_SECONDS)
+        for left, renewed_in in _LEFT.findall(headers.get("Ratelimit", "")[:_MAX_HEADER]):
+            seconds = min(float(renewed_in), MAX_PAUSE_SECONDS)
             if int(left) == 0:
                 self._pause(seconds)
             else:
@@ -95,38 +97,38 @@ class RateBudget:
             self._spacing_ends_at = time.monotonic() + seconds
 
 
-_budgets: dict[str, RateBudget] = {}
+_budgets: dict[str, RateLimiter] = {}
 _budgets_lock = threading.Lock()
 
 
-def rate_budget_of(base_url: str, secret: str) -> RateBudget:
+def rate_limiter_of(base_url: str, secret: str) -> RateLimiter:
     """Return the budget that this process shares among all who use ``secret`` at ``base_url``."""
     key = hashlib.sha256(f"{base_url}\n{secret}".encode()).hexdigest()
     with _budgets_lock:
-        return _budgets.setdefault(key, RateBudget())
+        return _budgets.setdefault(key, RateLimiter())
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Read ``Retry-After``, given in seconds or as a date; None where it is absent or unreadable.
+    """Read ``Retry-After``, given in seconds or as a date; None if it is absent or unreadable.
 
-    An hour where it asks for more.
+    An hour if it requests more.
     """
-    value = headers.get("Retry-After", "")[:_LONGEST_HEADER].strip()
+    value = headers.get("Retry-After", "")[:_MAX_HEADER].strip()
     if re.fullmatch(r"[0-9]{1,9}", value):
-        return min(float(value), MOST_PAUSE_SECONDS)
+        return min(float(value), MAX_PAUSE_SECONDS)
     at = http_date(value)
     if at is None:
         return None
     now = http_date(headers.get("Date", "")) or datetime.now(UTC)
-    return min(max(0.0, (at - now).total_seconds()), MOST_PAUSE_SECONDS)
+    return min(max(0.0, (at - now).total_seconds()), MAX_PAUSE_SECONDS)
 
 
 def http_date(value: str) -> datetime | None:
-    """Read an HTTP date (UTC); None where it is not one."""
+    """Read an HTTP date (UTC); None if it is not one."""
     try:
-        moment = parsedate_to_datetime(value[:_LONGEST_HEADER])
+        time = parsedate_to_datetime(value[:_MAX_HEADER])
     except (ValueError, OverflowError):
         return None
-    if not _FIRST_YEAR <= moment.year < _LAST_YEAR:
+    if not _FIRST_YEAR <= time.year < _LAST_YEAR:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

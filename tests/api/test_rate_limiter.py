@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
-from airflow_provider_cfbilling.api.rate_budget import RateBudget, http_date, retry_after_seconds
+from airflow_provider_cfbilling.api.rate_limiter import RateLimiter, http_date, retry_after_seconds
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import Peer, RawServer, client_at, client_of, fresh_token, http, ok, refused
 
@@ -24,7 +24,7 @@ def test_pause_is_kept_by_every_client_with_the_same_token(sandbox: Sandbox):
         one.get_credit_balance()
     with (
         client_of(sandbox, secret=token, account_id=OTHER_ACCOUNT_ID) as another,
-        pytest.raises(CfBillingRateLimitError, match="Nothing was sent") as pause,
+        pytest.raises(CfBillingRateLimitError, match="Not sent") as pause,
     ):
         another.get_topup_config()
 
@@ -98,10 +98,10 @@ def test_blocked_token_is_waited_for_by_who_comes_later(sandbox: Sandbox):
     ],
 )
 def test_answer_says_whether_to_pause(status: int, headers: dict[str, str], pauses: bool):
-    budget = RateBudget()
-    budget.observe(status, headers)
-    assert (50 < budget.pause_left() <= 60) == pauses
-    assert pauses or budget.pause_left() == 0
+    limiter = RateLimiter()
+    limiter.update_from_response(status, headers)
+    assert (50 < limiter.cooldown_remaining() <= 60) == pauses
+    assert pauses or limiter.cooldown_remaining() == 0
 
 
 @pytest.mark.parametrize(
@@ -113,25 +113,25 @@ def test_answer_says_whether_to_pause(status: int, headers: dict[str, str], paus
     ],
 )
 def test_no_header_makes_everybody_pause_for_more_than_an_hour(status: int, headers: dict[str, str]):
-    budget = RateBudget()
-    budget.observe(status, headers)
-    assert 3500 < budget.pause_left() <= 3600
-    assert budget.turn() <= 3600
+    limiter = RateLimiter()
+    limiter.update_from_response(status, headers)
+    assert 3500 < limiter.cooldown_remaining() <= 3600
+    assert limiter.reserve() <= 3600
 
 
 def test_those_who_wait_go_on_once_what_was_used_up_is_renewed():
-    budget = RateBudget()
-    budget.observe(200, {"Ratelimit": '"default";r=1;t=300'})
-    turns = [budget.turn() for _ in range(100)]
+    limiter = RateLimiter()
+    limiter.update_from_response(200, {"Ratelimit": '"default";r=1;t=300'})
+    turns = [limiter.reserve() for _ in range(100)]
     assert turns[50] > 200  # one for now, and the others later
     assert turns[-1] < 400
 
 
 def test_longer_pause_is_not_cut_short_by_a_shorter_one():
-    budget = RateBudget()
+    limiter = RateLimiter()
     for seconds in ("600", "5"):
-        budget.observe(429, {"Retry-After": seconds})
-    assert budget.pause_left() > 500
+        limiter.update_from_response(429, {"Retry-After": seconds})
+    assert limiter.cooldown_remaining() > 500
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from airflow_provider_cfbilling.sandbox.access import RateLimiter
-from airflow_provider_cfbilling.sandbox.bank import Bank
+from airflow_provider_cfbilling.sandbox.auth import RequestQuota
+from airflow_provider_cfbilling.sandbox.billing import Billing
 from airflow_provider_cfbilling.sandbox.faults import FaultScript
 from airflow_provider_cfbilling.sandbox.ledger import Ledger
+from airflow_provider_cfbilling.sandbox.models import DEFAULT_ACCOUNT_ID, Account, checked
 from airflow_provider_cfbilling.sandbox.operations import Operations
-from airflow_provider_cfbilling.sandbox.records import DEFAULT_ACCOUNT_ID, Account, checked
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ServerSettings:
     """What holds for the whole sandbox.
 
     :param rate_quota: requests per window and token.
-    :param rate_window_seconds: the window, and how long a token is blocked once it has asked too often.
+    :param rate_window_seconds: the window, and how long a token is blocked once that is exceeded.
     :param clock_offset_seconds: how far the sandbox's clock is ahead of this machine's.
     """
 
@@ -28,7 +28,7 @@ class ServerSettings:
     clock_offset_seconds: float = 0.0
 
 
-class World:
+class SandboxState:
     """The books, the faults to come, and the settings.
 
     :param database: path of the ledger; by default a temporary file.
@@ -47,15 +47,15 @@ class World:
         self._initial_account = account or Account()
         self._account_ids = [f"{int(DEFAULT_ACCOUNT_ID, 16) + number:032x}" for number in range(accounts)]
         self.ledger = Ledger(database)
-        self.bank = Bank(self.ledger, self.now)
-        self.operations = Operations(self.ledger, self.bank)
+        self.billing = Billing(self.ledger, self.now)
+        self.operations = Operations(self.ledger, self.billing)
         self.faults = FaultScript()
         self.epoch = 0
         self._begin()
 
     def _begin(self) -> None:
         self.settings = self._initial_settings
-        self.limiter = RateLimiter(self.settings.rate_quota, self.settings.rate_window_seconds)
+        self.limiter = RequestQuota(self.settings.rate_quota, self.settings.rate_window_seconds)
         for account_id in self._account_ids:
             if self.ledger.account(account_id) is None:
                 self.ledger.save_account(account_id, self._initial_account)
@@ -65,7 +65,7 @@ class World:
         return time.time() + self.settings.clock_offset_seconds
 
     def reset(self) -> None:
-        """Start afresh. The new epoch tells requests still under way that their world has gone."""
+        """Start afresh. By the new epoch, requests still under way see that their state has gone."""
         self.epoch += 1
         self.ledger.clear()
         self.faults.clear()
@@ -81,5 +81,5 @@ class World:
     def configure_server(self, changes: dict[str, object]) -> ServerSettings:
         """Change the server's settings; every token's quota is whole again."""
         self.settings = checked(ServerSettings, asdict(self.settings) | changes)
-        self.limiter = RateLimiter(self.settings.rate_quota, self.settings.rate_window_seconds)
+        self.limiter = RequestQuota(self.settings.rate_quota, self.settings.rate_window_seconds)
         return self.settings

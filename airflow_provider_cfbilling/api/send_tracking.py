@@ -1,6 +1,6 @@
-"""Two things that `requests` does not tell: whether a request has begun to go out, and a true deadline.
+"""Two things that `requests` does not report: whether a request has begun to go out, and a true deadline.
 
-A read timeout starts anew with every byte, so an answer that trickles has no end. And an exception alone
+A read timeout starts again with every byte, so a response that trickles has no end. And an exception alone
 does not prove that nothing was sent. Both are known where the socket is: here.
 """
 
@@ -23,41 +23,41 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 from airflow_provider_cfbilling.api.errors import CfBillingNotSentInTimeError
 
-# The lines of one answer: its head, and what frames the chunks of its body.
+# The lines of one response: its head, and what frames the chunks of its body.
 _LINES_LIMIT_BYTES = 256 * 1024
 
-_under_way: ContextVar["Exchange"] = ContextVar("exchange_under_way")
+_under_way: ContextVar["RequestAttempt"] = ContextVar("exchange_under_way")
 
 
 @dataclass(frozen=True)
-class SendBy:
-    """The moment by which a request must begin, on both clocks: a machine that sleeps stops one of them."""
+class SendDeadline:
+    """The time by which a request must begin, on both clocks: a machine that sleeps stops one of them."""
 
     wall: float
     monotonic: float
     seconds: float
 
     @classmethod
-    def within(cls, seconds: float) -> "SendBy":
+    def after(cls, seconds: float) -> "SendDeadline":
         return cls(time.time() + seconds, time.monotonic() + seconds, seconds)
 
     def is_past(self) -> bool:
         wall_left, monotonic_left = self.wall - time.time(), self.monotonic - time.monotonic()
-        # A wall clock that was set back tells nothing any more.
+        # A wall clock that was set back proves nothing.
         return wall_left < 0 or monotonic_left < 0 or wall_left > self.seconds + 1
 
 
-class Exchange:
-    """One request and its answer.
+class RequestAttempt:
+    """One request and its response.
 
-    :ivar watched: True once its connection, if it gets one, is one that tells when a request goes out.
-    :ivar began: True once a byte of the request may have been handed to the socket.
+    :ivar instrumented: True once its connection, if it gets one, is one that reports when a request goes out.
+    :ivar send_started: True once a byte of the request may have been handed to the socket.
     :ivar expired: True once the deadline has cut the connection.
     """
 
-    def __init__(self, seconds: float, send_by: SendBy | None) -> None:
-        self.watched = False
-        self.began = False
+    def __init__(self, seconds: float, send_by: SendDeadline | None) -> None:
+        self.instrumented = False
+        self.send_started = False
         self.expired = False
         self._seconds = seconds
         self._send_by = send_by
@@ -66,8 +66,8 @@ class Exchange:
 
     @property
     def nothing_sent(self) -> bool:
-        """Whether it is proven that nothing was asked of the server."""
-        return self.watched and not self.began
+        """Whether it is proven that nothing was requested of the server."""
+        return self.instrumented and not self.send_started
 
     def begin(self, sock: Any) -> None:
         """Note that the request goes out now, through ``sock``; the deadline counts from here.
@@ -78,7 +78,7 @@ class Exchange:
             raise CfBillingNotSentInTimeError(
                 f"The request was not ready within {self._send_by.seconds:g} s. Nothing was sent"
             )
-        self.began = True
+        self.send_started = True
         self._socket = sock
         _watchdog.watch(time.monotonic() + self._seconds, self)
 
@@ -101,9 +101,9 @@ class Exchange:
 
 
 @contextmanager
-def exchange(seconds: float, send_by: SendBy | None = None) -> Iterator[Exchange]:
-    """Bound the request made in this block: ``seconds`` from its first byte to the answer's last."""
-    this = Exchange(seconds, send_by)
+def request_attempt(seconds: float, send_by: SendDeadline | None = None) -> Iterator[RequestAttempt]:
+    """Bound the request made in this block: ``seconds`` from its first byte to the response's last."""
+    this = RequestAttempt(seconds, send_by)
     token = _under_way.set(this)
     try:
         yield this
@@ -119,12 +119,12 @@ class _Watchdog:
         self.reset()
 
     def reset(self) -> None:
-        self._due: list[tuple[float, int, Exchange]] = []
+        self._due: list[tuple[float, int, RequestAttempt]] = []
         self._order = itertools.count()
         self._earlier = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def watch(self, deadline: float, exchange: Exchange) -> None:
+    def watch(self, deadline: float, exchange: RequestAttempt) -> None:
         with self._earlier:
             heapq.heappush(self._due, (deadline, next(self._order), exchange))
             if self._thread is None:
@@ -148,22 +148,22 @@ _watchdog = _Watchdog()
 os.register_at_fork(after_in_child=_watchdog.reset)  # threads do not survive a fork; Airflow forks
 
 
-class WatchedAdapter(HTTPAdapter):
-    """Tells the exchange under way when its request goes out. Never sends anything twice."""
+class SendTrackingAdapter(HTTPAdapter):
+    """Tells the request attempt under way when its request goes out. Never sends anything twice."""
 
     def __init__(self) -> None:
         super().__init__(max_retries=0)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
         # What fails in here, as a proxy's URL that cannot be read does, fails before there is a connection.
-        _under_way.get().watched = True
+        _under_way.get().instrumented = True
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = _watched(pool.ConnectionCls)
         return pool  # type: ignore[no-any-return]
 
 
 class _Bounded:
-    """What a socket receives of one answer: pieces of the size asked for, and lines up to a limit."""
+    """What a socket receives of one response: pieces of the requested size, and lines up to a limit."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -171,7 +171,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:  # to the end, which may never come: so a chunk says whose size is -1
-            raise http.client.HTTPException("a part of the answer has a size below 0")
+            raise http.client.HTTPException("a part of the response has a size below 0")
         data: bytes = self._file.read(size)
         return data
 
@@ -179,7 +179,7 @@ class _Bounded:
         line: bytes = self._file.readline(size)
         self._left -= len(line)
         if self._left < 0:
-            raise http.client.HTTPException("the answer has no end")
+            raise http.client.HTTPException("the response has no end")
         return line
 
     def __getattr__(self, name: str) -> Any:
@@ -187,7 +187,7 @@ class _Bounded:
 
 
 class _StrictResponse(http.client.HTTPResponse):
-    """An answer of bounded size and with a readable head.
+    """A response of bounded size and with a readable head.
 
     A head that is not is refused here: urllib3 would take a part of it, and log the rest.
     """
@@ -202,14 +202,14 @@ class _StrictResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         if self.headers.defects or self.headers.get_payload():
-            raise http.client.HTTPException("the answer's headers cannot be read")
+            raise http.client.HTTPException("the response's headers cannot be read")
 
 
-class _Watched:
+class _SendTracking:
     """A connection that sends a request whole or not at all.
 
-    Head and body go out in one piece, right after the exchange was told. A process that is frozen in between
-    two pieces would, when it is woken, complete a charge that nobody expects any more.
+    Head and body go out in one piece, right after the attempt was informed. A process that is frozen between
+    two pieces would, when it is woken, complete a charge that is no longer expected.
     """
 
     response_class = _StrictResponse
@@ -236,6 +236,6 @@ class _Watched:
 
 @functools.cache
 def _watched(connection_class: type) -> type:
-    if issubclass(connection_class, _Watched):
+    if issubclass(connection_class, _SendTracking):
         return connection_class
-    return type(f"Watched{connection_class.__name__}", (_Watched, connection_class), {})
+    return type(f"Watched{connection_class.__name__}", (_SendTracking, connection_class), {})

@@ -1,4 +1,4 @@
-"""The client's connection below HTTP, where an answer can be broken."""
+"""The client's connection below HTTP, where a response can be broken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from airflow_provider_cfbilling.sandbox.faults import Fault
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, on, for no time at all
-_READING_TIME = 0.05  # seconds a client gets to read half an answer before the reset
+_READING_TIME = 0.05  # seconds a client gets to read half a response before the reset
 
 
 class TransportProtocol(H11Protocol):

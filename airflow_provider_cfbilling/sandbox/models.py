@@ -64,9 +64,9 @@ class Account:
     :param per_page: invoices on one page of the history, unless a request's ``per_page`` is honored.
     :param page_parameter: what the history does with ``page`` and ``per_page``, which the real API does not
         document: ``honored``, ``ignored``, or ``refused`` with a 400.
-    :param sparse: responses leave out what the contract calls optional, and send null where it may be null.
-    :param topup_config: the auto top-up configuration, exactly as the API shall answer it.
-    :param spending_limit: the legacy spending limit, exactly as the API shall answer it.
+    :param sparse: responses leave out what the contract calls optional, and send null for what may be null.
+    :param topup_config: the auto top-up configuration, exactly as the API shall return it.
+    :param spending_limit: the legacy spending limit, exactly as the API shall return it.
     :param token: the API token with "AI Gateway Write" on this account.
     :param read_token: the API token with "AI Gateway Read" on this account.
     :param allowed_addresses: addresses and networks from which both tokens may be used (their Client IP
@@ -112,7 +112,7 @@ class Account:
         return not networks or any(ipaddress.ip_address(address) in network for network in networks)
 
     def amount_due_cents(self, amount_cents: int) -> int:
-        """What an invoice over that many cents of credit asks for: with fee and tax, less account credit."""
+        """What an invoice over that many cents of credit is due with: fee and tax, less account credit."""
         with_fee = amount_cents + round(amount_cents * self.fee_percent / 100)
         with_tax = with_fee + round(with_fee * self.tax_percent / 100)
         return max(0, with_tax - self.credit_cents)
@@ -169,8 +169,8 @@ class SeenRequest:
     """A request to the API.
 
     :param at: Unix seconds.
-    :param operation: its operationId, None where nothing is routed.
-    :param status: what was answered, None: no (whole) answer so far.
+    :param operation: its operationId, None if nothing is routed.
+    :param status: the response's, None: no (whole) response so far.
     :param token: a fingerprint of the credentials, never the credentials.
     :param fault: the kind of fault that met it, if any.
     """
@@ -211,9 +211,9 @@ class AutoTopup:
         ``recover`` from both, ``unset`` it, or ``perform`` one now.
     :param error: for ``break``.
     :param last_failed_at: for ``break``: Unix seconds; by default now.
-    :param milliseconds: for ``break``: the API answers that time in milliseconds.
+    :param milliseconds: for ``break``: the API returns that time in milliseconds.
     :param reason: for ``disable``.
-    :param style: for ``unset``: answered as nulls, as zeros, or without the optional fields.
+    :param style: for ``unset``: returned as nulls, as zeros, or without the optional fields.
     :param amount_cents: for ``perform``; by default the configured amount.
     """
 

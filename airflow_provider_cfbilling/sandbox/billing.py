@@ -1,4 +1,4 @@
-"""What the API does with money: the one place where the sandbox charges."""
+"""What the API does with money: the one place in the sandbox that charges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_cfbilling.sandbox.ledger import Ledger
-from airflow_provider_cfbilling.sandbox.records import (
+from airflow_provider_cfbilling.sandbox.models import (
     Account,
     AutoTopup,
     Invoice,
@@ -27,7 +27,7 @@ class CardDeclinedError(Exception):
     """The card was refused at once: no charge, and no invoice that will ever be paid."""
 
 
-class Bank:
+class Billing:
     """Top-ups of the ledger's accounts.
 
     :param clock: gives Unix seconds.
@@ -118,7 +118,7 @@ class Bank:
 
 
 def new_client_secret() -> str:
-    """A Stripe credential look-alike, easy to find where it must not be."""
+    """A Stripe credential look-alike, easy to find in places that must not hold it."""
     return f"seti_sandbox{secrets.token_hex(8)}_secret_{secrets.token_hex(12)}"
 
 

@@ -29,32 +29,32 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_cfbilling.sandbox.answers import json_object
 from airflow_provider_cfbilling.sandbox.faults import Fault
 from airflow_provider_cfbilling.sandbox.ledger import Ledger
+from airflow_provider_cfbilling.sandbox.models import AutoTopup, PastInvoice, checked
 from airflow_provider_cfbilling.sandbox.operations import OPERATION_IDS
-from airflow_provider_cfbilling.sandbox.records import AutoTopup, PastInvoice, checked
-from airflow_provider_cfbilling.sandbox.world import World
+from airflow_provider_cfbilling.sandbox.responses import json_object
+from airflow_provider_cfbilling.sandbox.state import SandboxState
 
 _LATEST_REQUESTS = 100
 _ACCOUNT_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def control_routes(world: World) -> list[Route]:
-    """The control surface of one world."""
-    control = _Control(world)
+def admin_routes(state: SandboxState) -> list[Route]:
+    """The admin API of one state."""
+    admin = _AdminApi(state)
     return [
-        Route("/sandbox/state", _answering(control.state), methods=["GET"]),
-        Route("/sandbox/charges", _answering(control.charges), methods=["GET"]),
-        Route("/sandbox/invoices", _answering(control.invoices), methods=["GET"]),
-        Route("/sandbox/requests", _answering(control.requests), methods=["GET"]),
-        Route("/sandbox/accounts/{account_id}", _answering(control.configure_account), methods=["POST"]),
-        Route("/sandbox/accounts/{account_id}/auto-topup", _answering(control.auto_topup), methods=["POST"]),
-        Route("/sandbox/accounts/{account_id}/invoices", _answering(control.add_invoice), methods=["POST"]),
-        Route("/sandbox/server", _answering(control.configure_server), methods=["POST"]),
-        Route("/sandbox/faults", _answering(control.add_fault), methods=["POST"]),
-        Route("/sandbox/faults", _answering(control.clear_faults), methods=["DELETE"]),
-        Route("/sandbox/reset", _answering(control.reset), methods=["POST"]),
+        Route("/sandbox/state", _answering(admin.state), methods=["GET"]),
+        Route("/sandbox/charges", _answering(admin.charges), methods=["GET"]),
+        Route("/sandbox/invoices", _answering(admin.invoices), methods=["GET"]),
+        Route("/sandbox/requests", _answering(admin.requests), methods=["GET"]),
+        Route("/sandbox/accounts/{account_id}", _answering(admin.configure_account), methods=["POST"]),
+        Route("/sandbox/accounts/{account_id}/auto-topup", _answering(admin.auto_topup), methods=["POST"]),
+        Route("/sandbox/accounts/{account_id}/invoices", _answering(admin.add_invoice), methods=["POST"]),
+        Route("/sandbox/server", _answering(admin.configure_server), methods=["POST"]),
+        Route("/sandbox/faults", _answering(admin.add_fault), methods=["POST"]),
+        Route("/sandbox/faults", _answering(admin.clear_faults), methods=["DELETE"]),
+        Route("/sandbox/reset", _answering(admin.reset), methods=["POST"]),
     ]
 
 
@@ -68,19 +68,19 @@ def _answering(command: Callable[[Request], Awaitable[object]]) -> Callable[[Req
     return endpoint
 
 
-class _Control:
-    def __init__(self, world: World) -> None:
-        self._world = world
+class _AdminApi:
+    def __init__(self, state: SandboxState) -> None:
+        self._state = state
 
     async def state(self, request: Request) -> object:
         ledger = self._settled()
         return {
-            "now": self._world.now(),
+            "now": self._state.now(),
             "accounts": {name: asdict(account) for name, account in ledger.accounts().items()},
             "charges": _dicts(ledger.charges()),
             "requests": _dicts(ledger.requests(latest=_LATEST_REQUESTS)),
-            "faults": _dicts(self._world.faults.pending()),
-            "server": asdict(self._world.settings),
+            "faults": _dicts(self._state.faults.pending()),
+            "server": asdict(self._state.settings),
         }
 
     async def charges(self, request: Request) -> object:
@@ -91,7 +91,7 @@ class _Control:
 
     async def requests(self, request: Request) -> object:
         operation = request.query_params.get("operation")
-        return _dicts(self._world.ledger.requests(_known(operation) if operation else None))
+        return _dicts(self._state.ledger.requests(_known(operation) if operation else None))
 
     async def configure_account(self, request: Request) -> object:
         account_id = request.path_params["account_id"]
@@ -99,39 +99,39 @@ class _Control:
             raise ValueError("an account id is 32 hexadecimal digits in lower case")
         switches = await _body(request)
         self._settled()
-        return asdict(self._world.configure_account(account_id, switches))
+        return asdict(self._state.configure_account(account_id, switches))
 
     async def auto_topup(self, request: Request) -> object:
         change = checked(AutoTopup, await _body(request))
         self._settled()
-        invoice = self._world.bank.change_auto_topup(request.path_params["account_id"], change)
+        invoice = self._state.billing.change_auto_topup(request.path_params["account_id"], change)
         return asdict(invoice) if invoice else None
 
     async def add_invoice(self, request: Request) -> object:
         past = checked(PastInvoice, await _body(request))
-        return asdict(self._world.bank.add_past_invoice(request.path_params["account_id"], past))
+        return asdict(self._state.billing.add_past_invoice(request.path_params["account_id"], past))
 
     async def configure_server(self, request: Request) -> object:
-        return asdict(self._world.configure_server(await _body(request)))
+        return asdict(self._state.configure_server(await _body(request)))
 
     async def add_fault(self, request: Request) -> object:
         fault = checked(Fault, await _body(request))
         if fault.operation != "*":
             _known(fault.operation)
-        self._world.faults.add(fault)
+        self._state.faults.add(fault)
         return asdict(fault)
 
     async def clear_faults(self, request: Request) -> object:
-        self._world.faults.clear()
+        self._state.faults.clear()
         return None
 
     async def reset(self, request: Request) -> object:
-        self._world.reset()
+        self._state.reset()
         return None
 
     def _settled(self) -> Ledger:
-        self._world.ledger.settle(self._world.now())
-        return self._world.ledger
+        self._state.ledger.settle(self._state.now())
+        return self._state.ledger
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The shapes of an answer: Cloudflare's envelope, a refusal, the page of its edge."""
+"""The shapes of a response: Cloudflare's envelope, a refusal, the page of its edge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EDGE_PAGE = """<!DOCTYPE html>
 
 
 class RefusalError(Exception):
-    """A request that is answered with an error, and has no effect.
+    """A request that gets an error for a response, and has no effect.
 
     :param chain: what is below the error: codes and messages of its ``error_chain``.
     """
@@ -58,7 +58,7 @@ def failure(
 
 
 def edge_page(status: int, headers: dict[str, str] | None = None) -> Response:
-    """What Cloudflare's edge answers when it does not reach the API: HTML."""
+    """What Cloudflare's edge responds with when it does not reach the API: HTML."""
     return HTMLResponse(_EDGE_PAGE.format(status=status), status_code=status, headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""Every exchange ends by its deadline, however the answer dawdles, and its end harms no other exchange."""
+"""Every exchange ends by its deadline, however the response dawdles, and its end harms no other exchange."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingOutcomeUnknownError, CfBillingUnavailableError
-from airflow_provider_cfbilling.api.wire import exchange
+from airflow_provider_cfbilling.api.send_tracking import request_attempt
 from tests.raw_servers import (
     PATIENCE,
     Peer,
@@ -164,5 +164,5 @@ def test_deadline_is_kept_in_a_forked_process_too():
 
 
 def test_connection_that_does_not_tell_when_it_sends_proves_nothing() -> None:
-    with exchange(1.0) as unwatched:
+    with request_attempt(1.0) as unwatched:
         assert not unwatched.nothing_sent

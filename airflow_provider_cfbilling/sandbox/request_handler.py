@@ -1,4 +1,4 @@
-"""One request to the API and its answer."""
+"""One request to the API and its response."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from airflow_provider_cfbilling.sandbox.access import Credentials, authorize
-from airflow_provider_cfbilling.sandbox.answers import RefusalError, success
+from airflow_provider_cfbilling.sandbox.auth import Credentials, authorize
+from airflow_provider_cfbilling.sandbox.models import SeenRequest
 from airflow_provider_cfbilling.sandbox.operations import Call, Operation, route
-from airflow_provider_cfbilling.sandbox.records import SeenRequest
-from airflow_provider_cfbilling.sandbox.world import World
+from airflow_provider_cfbilling.sandbox.responses import RefusalError, success
+from airflow_provider_cfbilling.sandbox.state import SandboxState
 
 
 class Exchange:
@@ -24,25 +24,25 @@ class Exchange:
     :ivar fault: what goes wrong with it; None: nothing.
     """
 
-    def __init__(self, world: World, request: Request, body: bytes) -> None:
+    def __init__(self, state: SandboxState, request: Request, body: bytes) -> None:
         self.request = request
         self._body = body
         self._path: str = request.scope["path"]
         self._query: str = request.scope["query_string"].decode("latin-1")
-        self._world = world
-        self._epoch = world.epoch
+        self._state = state
+        self._epoch = state.epoch
         address = request.client.host if request.client else "127.0.0.1"
         self._credentials = Credentials.of(request.headers, address)
-        self._limit_headers, self._too_many = world.limiter.count(self._credentials.fingerprint)
+        self._limit_headers, self._too_many = state.limiter.count(self._credentials.fingerprint)
         self._operation: Operation | None = None
         with suppress(RefusalError):
             _, self._operation = route(request.method, self._path)
-        self.fault = world.faults.take(self._operation.id) if self._operation else None
-        self._number = world.ledger.add_request(self._seen())
+        self.fault = state.faults.take(self._operation.id) if self._operation else None
+        self._number = state.ledger.add_request(self._seen())
 
     def _seen(self) -> SeenRequest:
         return SeenRequest(
-            at=self._world.now(),
+            at=self._state.now(),
             method=self.request.method,
             path=self._path,
             query=self._query,
@@ -53,8 +53,8 @@ class Exchange:
         )
 
     def perform(self) -> Response:
-        """Do what the request asks for, if it may: the answer is ready to be sent."""
-        if self._epoch != self._world.epoch:
+        """Perform the request, if it may: the response is ready to be sent."""
+        if self._epoch != self._state.epoch:
             return self.dressed(RefusalError(503, 10503, "The sandbox was reset").response())
         try:
             return self.dressed(success(self._result()))
@@ -65,9 +65,9 @@ class Exchange:
         if self._too_many is not None:
             raise self._too_many
         account_id, operation = route(self.request.method, self._path)
-        now = self._world.now()
-        self._world.ledger.settle(now)
-        accounts = self._world.ledger.accounts()
+        now = self._state.now()
+        self._state.ledger.settle(now)
+        accounts = self._state.ledger.accounts()
         call = Call(
             account_id=account_id,
             account=authorize(self._credentials, account_id, accounts, write=operation.write),
@@ -76,13 +76,13 @@ class Exchange:
             body=self._body,
             now=now,
         )
-        return operation.perform(self._world.operations, call)
+        return operation.perform(self._state.operations, call)
 
     def dressed(self, response: Response) -> Response:
-        """Add the headers that every answer of Cloudflare's carries, unless a fault has set them."""
+        """Add the headers that every response of Cloudflare's carries, unless a fault has set them."""
         wrong_by = self.fault.seconds if self.fault and self.fault.kind == "clock" else 0.0
         headers = {
-            "date": formatdate(self._world.now() + wrong_by, usegmt=True),
+            "date": formatdate(self._state.now() + wrong_by, usegmt=True),
             "cf-ray": f"{secrets.token_hex(8)}-AMS",
             **self._limit_headers,
         }
@@ -90,11 +90,11 @@ class Exchange:
             response.headers.setdefault(name, value)
         return response
 
-    async def answer(self, response: Response, send: Send) -> None:
+    async def respond(self, response: Response, send: Send) -> None:
         self.record_status(response)
         await response(self.request.scope, self.request.receive, send)
 
     def record_status(self, response: Response) -> None:
-        """Put the answer's status on record, before the client can know it."""
-        if self._epoch == self._world.epoch:
-            self._world.ledger.answered(self._number, response.status_code)
+        """Put the response's status on record, before the client can know it."""
+        if self._epoch == self._state.epoch:
+            self._state.ledger.responded(self._number, response.status_code)
