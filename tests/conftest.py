@@ -6,8 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.airflow_runs import DagFolder
 
 # Before anything imports airflow: its home is read once.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="cfbilling-airflow-"))
@@ -23,7 +27,6 @@ os.environ |= {
 }
 
 from airflow_provider_cfbilling.sandbox import Sandbox  # noqa: E402
-from tests.airflow_runs import DagFolder  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +44,9 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
 
 
 @pytest.fixture(scope="session")
-def dag_folder() -> DagFolder:
+def dag_folder() -> "DagFolder":
     """Airflow's Dag folder, in front of a migrated metadata database."""
+    # It imports Airflow, which takes seconds: not for tests that need none.
+    from tests.airflow_runs import DagFolder
+
     return DagFolder(AIRFLOW_HOME)

@@ -102,7 +102,7 @@ def test_fraction_is_one_if_it_may_be_one(value: Any) -> None:
         validation.number("attempts", value, 1, 9999, "tries", whole=True)
 
 
-@pytest.mark.parametrize("value", NO_NUMBER, ids=lambda value: f"{value!r:.30}")
+@pytest.mark.parametrize("value", NO_NUMBER, ids=lambda value: f"{type(value).__name__} {value!r:.15}")
 def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
     for read, name in (
         (validation.amount_cents, "amount_cents"),

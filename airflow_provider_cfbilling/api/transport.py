@@ -154,7 +154,7 @@ class Transport:
         self, this: RequestAttempt, session: requests.Session, prepared: requests.PreparedRequest
     ) -> Reply:
         settings = self._settings
-        # Past the session, which would follow a redirect, with X-Auth-Key, or, told not to, read all of its
+        # Past the session, which would follow a redirect, with X-Auth-Key, or, if not, read all of its
         # body and its address, however long and strange they are; and keep every cookie.
         response = session.get_adapter(settings.base_url).send(
             prepared,

@@ -37,7 +37,7 @@ class Billing:
         self._ledger = ledger
         self._clock = clock
 
-    def top_up(self, account_id: str, amount_cents: int, origin: Origin = "manual") -> Invoice:
+    def topup(self, account_id: str, amount_cents: int, origin: Origin = "manual") -> Invoice:
         """Charge a card: one invoice, one charge. Raises :class:`CardDeclinedError`."""
         account = self._account(account_id)
         outcome = account.next_topup_outcome or account.topup_outcome
@@ -91,7 +91,7 @@ class Billing:
         if change.action == "perform":
             configured = self._account(account_id).topup_config.get("amount")
             try:
-                return self.top_up(account_id, change.amount_cents or int(configured or 1000), "auto")
+                return self.topup(account_id, change.amount_cents or int(configured or 1000), "auto")
             except CardDeclinedError:
                 change = replace(change, action="break")
         account = self._account(account_id)
@@ -118,7 +118,7 @@ class Billing:
 
 
 def new_client_secret() -> str:
-    """A Stripe credential look-alike, easy to find in places that must not hold it."""
+    """A stand-in for a Stripe credential, easy to find in places that must not hold it."""
     return f"seti_sandbox{secrets.token_hex(8)}_secret_{secrets.token_hex(12)}"
 
 

@@ -104,7 +104,7 @@ class Operations:
         if payment_method not in PAYMENT_METHODS:
             raise RefusalError(400, 7102, "No such payment method")
         try:
-            invoice = self._billing.top_up(call.account_id, amount_cents)
+            invoice = self._billing.topup(call.account_id, amount_cents)
         except CardDeclinedError:
             raise RefusalError(402, 7103, "Your card was declined (card_declined)") from None
         topup = {"client_secret": new_client_secret(), "onboarding": True, "payment_intent_id": invoice.id}

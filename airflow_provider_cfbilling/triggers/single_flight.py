@@ -138,7 +138,7 @@ async def _rate_limited_read(settings: Settings, query: Callable[..., Any], *arg
 
     limiter = rate_limiter_of(settings.base_url, settings.secret)
     await asyncio.sleep(limiter.reserve())
-    while limiter.cooldown_remaining() > 0:  # another poll was told to pause in the meantime
+    while limiter.cooldown_remaining() > 0:  # another poll got a pause in the meantime
         await asyncio.sleep(limiter.reserve())
     # A wait polls again anyway; and a thread that sleeps between two attempts serves no other poll.
     settings = replace(settings, max_attempts=1)

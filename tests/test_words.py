@@ -1,0 +1,50 @@
+"""The package and its documentation use the words of Airflow, Stripe and Cloudflare."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What is not used, and what is written in its place.
+SWEPT = {
+    r"answer(s|ed|ing)?": "response, respond",
+    r"look(s|ed|ing)?": "poll (repeatedly), check or query (once), search (invoices)",
+    r"asks?|asked|asking": "request, call",
+    r"[A-Z_]*(MOST|LONGEST|LEAST|SHORTEST)_[A-Z_]+": "MAX_, MIN_",
+    r"moments?": "time, timestamp, deadline",
+    r"told|cannot be meant|can be meant": "reported, recorded; is invalid",
+    r"anew": "again; a new",
+    r"somebody|nobody|whoever|anybody": "you, another process, or the passive",
+    r"comes to light|lives with|lets be|says no": "appears late; retries; leaves; rejects",
+    r"licence|authoris(e|es|ed|ing|ation)": "license, authorize",
+}
+# Where the word means what it says everywhere else.
+ALLOWED = re.compile(r"[Aa]sk the card's bank|asks you")
+
+
+def texts() -> Iterator[Path]:
+    yield from (ROOT / "airflow_provider_cfbilling").rglob("*.py")
+    yield from (ROOT / "docs").glob("*.md")
+    yield from (ROOT / "example_dags").rglob("*.py")
+    yield from (ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
+    yield from (ROOT / name for name in ("Makefile", "noxfile.py"))
+
+
+@pytest.mark.parametrize(("words", "write"), SWEPT.items(), ids=SWEPT.values())
+def test_swept_words_stay_out(words: str, write: str) -> None:
+    pattern = re.compile(rf"\b({words})\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in texts()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(ALLOWED.sub("", line))
+    ]
+    assert not found, f"write {write}:\n" + "\n".join(found)
+
+
+def test_identifiers_say_topup() -> None:
+    """Prose says "top-up" and "top up"; names of the package have one spelling."""
+    sources = {path: path.read_text() for path in (ROOT / "airflow_provider_cfbilling").rglob("*.py")}
+    assert [str(path) for path, text in sources.items() if re.search(r"\btop_up|_top_up", text)] == []
