@@ -22,8 +22,7 @@ def airflow_errors() -> Iterator[None]:
         raise AirflowSkipException(str(reason)) from None
     except ChargeDeadlinePassed as reason:
         raise AirflowSkipException(
-            f"{reason} A Dag run of catch-up or backfill is not charged for if it comes more than "
-            "max_run_age seconds after its time, or after its next one was due; with max_run_age=None it is."
+            f"{reason} Late catch-up and backfill runs do not charge; max_run_age=None charges anyway."
         ) from None
     except CfBillingError as error:
         raise (AirflowException if error.retryable else AirflowFailException)(str(error)) from error

@@ -238,4 +238,4 @@ class _SendTracking:
 def _watched(connection_class: type) -> type:
     if issubclass(connection_class, _SendTracking):
         return connection_class
-    return type(f"Watched{connection_class.__name__}", (_SendTracking, connection_class), {})
+    return type(connection_class.__name__, (_SendTracking, connection_class), {})

@@ -255,13 +255,11 @@ def _give_up(state: tenacity.RetryCallState) -> NoReturn:
     error = _failure(state)
     requested = error.retry_after_seconds
     if requested and state.upcoming_sleep > READ_TOTAL_SECONDS - (state.seconds_since_start or 0):
-        error.message += (
-            f"; to wait {requested:.0f} s more, as Cloudflare requests, would exceed the "
+        raise error.extended(
+            f"To wait {requested:.0f} s more, as Cloudflare requests, would exceed the "
             f"{READ_TOTAL_SECONDS:.0f} s that one read may take"
         )
-    elif state.attempt_number > 1:
-        error.message += f"; tried {state.attempt_number} times"
-    raise error
+    raise error.extended(f"Tried {state.attempt_number} times" if state.attempt_number > 1 else "")
 
 
 def _failure(state: tenacity.RetryCallState) -> CfBillingError:

@@ -37,7 +37,8 @@ def check_order(client: CfBillingClient, order: TopupOrder, log: logging.Logger)
     if order.charge_by is not None and time.time() > order.charge_by:
         latest = datetime.fromtimestamp(order.charge_by, UTC)
         raise ChargeDeadlinePassed(
-            f"This was to be charged until {latest:%Y-%m-%d %H:%M} (UTC). Nothing was charged."
+            f"Skipped: this run's charge deadline ({latest:%Y-%m-%d %H:%M} UTC) has passed. Nothing was "
+            "charged."
         )
     if order.only_if_balance_below_cents is not None:
         balance = client.get_credit_balance()

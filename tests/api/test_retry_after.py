@@ -45,7 +45,7 @@ def test_wait_beyond_the_time_left_fails_at_once_and_says_so(sandbox: Sandbox):
     with client_of(sandbox, max_attempts=5) as client, pytest.raises(CfBillingUnavailableError) as caught:
         client.get_topup_config()
     assert caught.value.retry_after_seconds == 300
-    assert "to wait 300 s more, as Cloudflare requests, would exceed the 120 s" in str(caught.value)
+    assert "To wait 300 s more, as Cloudflare requests, would exceed the 120 s" in str(caught.value)
     assert len(sandbox.requests()) == 1
 
 

@@ -94,7 +94,7 @@ def test_read_is_given_up_after_max_attempts_and_says_how_often_it_was_tried(san
         error = failure_of(client)
 
     assert type(error) is CfBillingUnavailableError
-    assert "tried 3 times" in str(error)
+    assert "Tried 3 times" in str(error)
     assert error.status == 503
     assert seen(sandbox) == [503] * 3
 
@@ -106,7 +106,7 @@ def test_unreachable_server_is_tried_max_attempts_times_and_named():
     assert type(error) is CfBillingUnavailableError
     assert f"http://127.0.0.1:{port}/v4" in str(error)
     assert "Connection refused" in str(error)
-    assert "tried 2 times" in str(error)
+    assert "Tried 2 times" in str(error)
 
 
 def test_read_is_given_up_when_its_total_time_is_over(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
@@ -196,7 +196,7 @@ def test_retry_after_beyond_the_time_left_fails_at_once_and_says_so(sandbox: San
 
     assert type(error) is CfBillingRateLimitError
     assert error.retry_after_seconds == 300
-    assert "to wait 300 s more, as Cloudflare requests, would exceed the 120 s" in str(error)
+    assert "To wait 300 s more, as Cloudflare requests, would exceed the 120 s" in str(error)
     assert seen(sandbox) == [429]
 
 
