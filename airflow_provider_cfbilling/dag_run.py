@@ -96,11 +96,14 @@ def _timetable_of(context: Context) -> Any:
 
 
 def dag_run_began_at(context: Context) -> float:
-    """Return when the Dag run began, in Unix seconds; rather too early than too late."""
+    """Return when the Dag run began, in Unix seconds; rather too early than too late.
+
+    It has not begun before it was due. Its start may be later: a clear sets it again, and so does a user who
+    queues the run again, of which nothing tells below Airflow 3.2.
+    """
     dag_run: Any = context["dag_run"]
-    # A user's clear of the run sets its start again.
-    if getattr(dag_run, "clear_number", None) == 0 and dag_run.start_date:
-        began = dag_run.start_date
-    else:
-        began = getattr(dag_run, "run_after", None) or context["data_interval_end"]
-    return float(began.timestamp())
+    due: Any = getattr(dag_run, "run_after", None)
+    if due is None:  # Airflow 2
+        scheduled = dag_run.run_type in ("scheduled", "backfill")
+        due = context["data_interval_end"] if scheduled else dag_run.logical_date
+    return min(float(at.timestamp()) for at in (due, dag_run.start_date) if at)

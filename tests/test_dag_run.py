@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow.utils.session import create_session
 from packaging.version import Version
 
-from airflow_provider_cfbilling.dag_run import charge_by, cleared_after
+from airflow_provider_cfbilling.dag_run import charge_by, cleared_after, dag_run_began_at
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
 
@@ -76,3 +76,25 @@ def test_schedule_without_periods_has_missed_none(schedule: str, more: dict[str,
     told = context(dag=DAG("without_periods", schedule=schedule, start_date=DUE, **more))
     told["dag_run"].run_type = run_type
     assert charge_by(told, DAY) is None
+
+
+HOURS = [DUE + timedelta(hours=number) for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("dag_run", "began"),
+    [
+        ({"run_type": "scheduled", "run_after": HOURS[1]}, 1),
+        ({"run_type": "manual", "run_after": HOURS[1], "logical_date": None}, 1),
+        ({"run_type": "scheduled", "logical_date": HOURS[0]}, 2),
+        ({"run_type": "manual", "logical_date": HOURS[1]}, 1),
+        ({"run_type": "manual", "logical_date": HOURS[3] + timedelta(days=1)}, 3),
+    ],
+    ids=["scheduled", "manual", "scheduled, Airflow 2", "manual, Airflow 2", "in the future, Airflow 2"],
+)
+@pytest.mark.parametrize("clear_number", [0, 1])
+def test_run_has_not_begun_before_it_was_due(dag_run: Any, began: int, clear_number: int) -> None:
+    """Whatever its start, which may have been set again."""
+    told: Any = {"dag_run": SimpleNamespace(start_date=HOURS[3], clear_number=clear_number, **dag_run)}
+    told["data_interval_end"] = HOURS[2]
+    assert dag_run_began_at(told) == HOURS[began].timestamp()

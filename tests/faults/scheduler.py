@@ -86,6 +86,7 @@ class Task:
         self._orphans: list[_Orphan] = []
         begun = datetime.now(UTC)
         self._dag_run: dict[str, Any] = {"run_type": "manual", "start_date": begun, "clear_number": 0}
+        self._dag_run["logical_date"] = begun
         if self.setting.runs_after:
             waited = self.setting.randomness.uniform(0, 0.5)
             self._dag_run["run_after"] = begun - timedelta(seconds=waited)
@@ -119,10 +120,10 @@ class Task:
         """Run it again as after a user's clear, or as Airflow 2 does when it overturns a success."""
         is_overturned = IS_AIRFLOW_2 and self.ending["ended"] == "success"
         if not (is_overturned and self.setting.randomness.random() < 0.5):
-            self._dag_run["clear_number"] += 1
+            # Below Airflow 3.2 a run that was queued again by hand does not count the clear of its task.
+            self._dag_run["clear_number"] += self.setting.has_store or self.setting.randomness.random() < 0.5
             self._max_tries = self._try_number + self.tries - 1
-            if "run_after" in self._dag_run:
-                self._dag_run["start_date"] = datetime.now(UTC)
+            self._dag_run["start_date"] = datetime.now(UTC)
         if discard_store_too:
             self.setting.states.discard(self.name)
         yield from self.run()

@@ -223,7 +223,6 @@ def run_task(job: Job, line: Line) -> None:
             "ti": (_TaskInstance if IS_AIRFLOW_2 else _RuntimeTaskInstance)(job, line, fate.reached),
             "task": operator,
             "dag_run": SimpleNamespace(**job.dag_run),
-            "data_interval_end": job.dag_run["start_date"],
         }
         if job.has_store:
             context["task_state_store"] = Store(line, job.ti_id, fate.reached)

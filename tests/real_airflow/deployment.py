@@ -206,6 +206,13 @@ class Airflow:
         else:
             self._command_line.run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
 
+    def pause(self, dag_id: str, paused: bool) -> None:
+        self._api.call("PATCH", f"dags/{dag_id}", {"is_paused": paused})
+
+    def queue_again(self, dag_id: str) -> None:
+        """Do what a user does who wants tasks to run that a finished run does not have yet."""
+        self._api.call("PATCH", f"dags/{dag_id}/dagRuns/run", {"state": "queued"})
+
     def backfill(self, dag_id: str, begin: date, end: date) -> None:
         """Run a Dag for each day of a period, as someone does who wants to fill a gap."""
         days = begin.isoformat(), end.isoformat()

@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record, State
+from airflow_provider_cfbilling.charging.reconcile import CLOCK_TOLERANCE_SECONDS
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.real_airflow import processes
 from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, an_airflow_can_run_here
@@ -212,6 +213,22 @@ def test_second_of_two_is_cleared_when_both_have_finished(play: Play) -> None:
         play.until_run_failed()
     assert len(play.sandbox.charges()) == 2
     assert play.count("createTopup") == 2
+
+
+@side_by_side.story(Scene(source=ONE, needs_api_server=True))
+def test_finished_task_is_cleared_in_a_run_that_was_queued_again(play: Play) -> None:
+    """The run has another start then, and below Airflow 3.2 nothing tells so."""
+    play.start()
+    play.end(1)
+    play.airflow.pause(play.name, True)
+    play.airflow.queue_again(play.name)
+    play.airflow.clear(play.name)
+    time.sleep(CLOCK_TOLERANCE_SECONDS)
+    play.struck()
+    play.airflow.pause(play.name, False)
+    ended = play.end(1)
+    assert ended.outcomes == {"topup": "already_completed" if HAS_TASK_STATE_STORE else "adopted"}
+    assert len(ended.posts) == 1
 
 
 @side_by_side.story(Scene(source=FOUR_AT_ONCE, needs_retry_after_kill=True))
