@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -72,6 +73,8 @@ class DagFolder:
         self._numbers = itertools.count()
         self._failures = Failures()
         get_listener_manager().add_listener(self._failures)
+        if version("apache-airflow").startswith("3.0."):
+            _mend_reschedule_mode()
 
     def run(self, tasks: str) -> Run:
         """Run a Dag whose body is ``tasks``, Python statements, to its end."""
@@ -119,6 +122,22 @@ class DagFolder:
                 for *task, key, value in rows("task_id, map_index, key, value", "xcom")
             }
         return Run(state, tasks, xcoms, ends)
+
+
+def _mend_reschedule_mode() -> None:
+    """Let Airflow 3.0 reschedule in one process: it takes a date there for the text that a worker parses.
+
+    Beside a scheduler nothing is mended: tests/real_airflow/test_waiting.py.
+    """
+    from airflow.sdk.api.client import TaskInstanceOperations
+    from airflow.sdk.execution_time.comms import TaskRescheduleStartDate
+
+    get: Any = TaskInstanceOperations.get_reschedule_start_date
+
+    def get_parsed(*args: Any, **kwargs: Any) -> Any:
+        return TaskRescheduleStartDate(start_date=get(*args, **kwargs).start_date)
+
+    TaskInstanceOperations.get_reschedule_start_date = get_parsed  # type: ignore[method-assign]
 
 
 def _name(task_id: str, map_index: int) -> str:

@@ -47,13 +47,15 @@ def dag(name):
 
 with dag("occupied"):
     Occupy(task_id="topup")
-common = dict(task_id="topup", poke_interval=0.5, timeout=120, start_from_trigger=True)
+common = dict(task_id="topup", poke_interval=0.5, timeout=120, {how})
 with dag("balance"):
     CfBillingCreditBalanceSensor(below_cents=20_000, **common)
 with dag("broken"):
     CfBillingTopupConfigErrorSensor(**common)
 with dag("completed"):
     CfBillingTopupCompletedSensor(payment_intent_id="{topup}", **common)
+with dag("in_vain"):
+    CfBillingCreditBalanceSensor(below_cents=1, **{{**common, "timeout": 3}})
 """
 
 
@@ -78,7 +80,7 @@ def test_waits_end_well_while_every_worker_is_taken(
     sandbox.configure(settle_seconds=25, balance_cents=50_000)
     topup = CfBillingHook().create_topup(2500).payment_intent_id
     free = tmp_path / "free"
-    dags = WAITS.format(free=free, topup=topup)
+    dags = WAITS.format(free=free, topup=topup, how="start_from_trigger=True")
     names = ["balance", "broken", "completed"]
     airflow = stack.enter_context(airflow_with(dags, ["occupied", *names], sandbox, CORE__PARALLELISM=1))
     airflow.trigger("occupied")
@@ -100,6 +102,35 @@ def test_waits_end_well_while_every_worker_is_taken(
     assert results["completed"] == {"payment_intent_id": topup, "status": "completed"}
     free.touch()
     airflow.wait_until("the slot is free", lambda: airflow.run_state("occupied") == "success", TIMEOUT)
+
+
+def test_rescheduled_waits_end_well_or_in_time(sandbox: Sandbox, stack: ExitStack, tmp_path: Path) -> None:
+    """Each is asked again in a process of its own, and knows since when it has waited."""
+    sandbox.configure(settle_seconds=25, balance_cents=50_000)
+    topup = CfBillingHook().create_topup(2500).payment_intent_id
+    dags = WAITS.format(free=tmp_path / "free", topup=topup, how="mode='reschedule'")
+    names = ["balance", "broken", "completed"]
+    airflow = stack.enter_context(airflow_with(dags, [*names, "in_vain"], sandbox))
+    waited = set()
+
+    def all_have_waited() -> bool:
+        waited.update(name for name in (*names, "in_vain") if airflow.task(name).state == "up_for_reschedule")
+        return len(waited) == 4
+
+    for name in (*names, "in_vain"):
+        airflow.trigger(name)
+    airflow.wait_until("all have waited", all_have_waited, TIMEOUT)
+    sandbox.configure(balance_cents=1500)
+    sandbox.auto_topup("break")
+    airflow.wait_until(
+        "all have ended", lambda: {airflow.run_state(name) for name in names} == {"success"}, TIMEOUT
+    )
+    results = {name: result(airflow, name) for name in names}
+    assert results["balance"]["balance_cents"] < 20_000
+    assert results["broken"]["state"] == "failing"
+    assert results["completed"] == {"payment_intent_id": topup, "status": "completed"}
+    airflow.wait_until("its time is up", lambda: airflow.run_state("in_vain") == "failed", TIMEOUT)
+    assert {airflow.task(name).try_number for name in (*names, "in_vain")} == {1}
 
 
 @pytest.mark.skipif(not HAS_API_SERVER, reason="AssetWatcher came with Airflow 3.0")
