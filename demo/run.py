@@ -28,7 +28,8 @@ TIME_LIMIT = 300.0  # seconds, of each command
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s [%(name)s]"
 OUR_LINE = re.compile(r"\S+ (?:INFO|WARNING|ERROR) (.*) \[[\w.]*\bairflow_provider_cfbilling\b[\w.]*\]")
-WHY_IT_FAILED = re.compile(r"airflow\.(?:sdk\.)?exceptions\.Airflow\w+: (.*)")
+WHY_IT_FAILED = re.compile(r"(?:airflow\.(?:sdk\.)?exceptions\.)?Airflow\w+: (.*)")
+HIGHLIGHTING = re.compile(r"\x1b\[[\d;]*m")  # Airflow 3.0 prints it into a pipe too, whatever NO_COLOR says
 
 
 class DemoError(Exception):
@@ -185,6 +186,7 @@ class Airflow:
             "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
             "AIRFLOW__LOGGING__LOG_FORMAT": LOG_FORMAT,
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "COLUMNS": "1000",  # Airflow 3.0 breaks what it prints of an exception into lines of that length
             "NO_COLOR": "1",
             "NO_PROXY": "127.0.0.1",
             "PYTHONUNBUFFERED": "1",
@@ -216,6 +218,7 @@ class Excerpt:
         self._seen: set[str] = set()
 
     def show(self, line: str) -> None:
+        line = HIGHLIGHTING.sub("", line)
         match = OUR_LINE.match(line) or WHY_IT_FAILED.match(line)
         if match and match[1] not in self._seen:
             self._seen.add(match[1])
