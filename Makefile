@@ -8,12 +8,13 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo test test-matrix test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
+.PHONY: help demo test test-matrix test-pythons test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
 
 help:
 	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
 	@echo "make test              run the tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
 	@echo "make test-matrix       run the tests on every supported Airflow"
+	@echo "make test-pythons      run those that start no whole Airflow on every supported Python"
 	@echo "make test-distributed  top up on many machines (Celery, PostgreSQL, Redis) and kill them"
 	@echo "make faults            let top-ups fail, die and freeze in every way (AIRFLOW=2.11.2 for another; ARGS=--help)"
 	@echo "make fuzz              try unlikely inputs on everything that reads responses"
@@ -33,6 +34,9 @@ test: $(NOX)
 
 test-matrix: $(NOX)
 	@$(NOX) --session test -- $(ARGS)
+
+test-pythons: $(NOX)
+	@$(NOX) --session test_pythons -- $(ARGS)
 
 test-distributed: $(NOX)
 	@$(NOX) --session "distributed($(AIRFLOW))" -- $(ARGS)
