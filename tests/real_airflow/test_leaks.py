@@ -109,6 +109,7 @@ def echo(peer: Peer) -> None:
         behaviour, endpoint = peer.path().split("/")[1], peer.path().partition("/billing/")[2]
         invoice = {"id": f"in_{behaviour}", "amount_due": 2500, "amount_paid": 0, "amount_remaining": 2500}
         invoice |= {"currency": ECHO, "status": ECHO, "description": ECHO, "invoice_pdf": f"https://x/{ECHO}"}
+        limits = {"min_cents": 1000, "max_cents": 5000, "currency": ECHO}
         pages = {"has_more": False, "page": 1, "per_page": 20, "total_count": 1}
         results = {
             "credit-balance": {
@@ -117,7 +118,7 @@ def echo(peer: Peer) -> None:
                 "payment_method": {"brand": ECHO, "last4": ECHO},
                 "topup_config": {"amount": 1, "threshold": 1, "error": ECHO, "disabledReason": ECHO},
             },
-            "topup/limits": {"min_cents": 1000, "max_cents": 5000, "currency": ECHO},
+            "topup/eligibility": {"manual_topup": {"limits": limits, "reason": ECHO}},
             "topup": {
                 "payment_intent_id": invoice["id"],
                 "client_secret": ECHO,
@@ -166,7 +167,7 @@ def test_no_secret_is_left_in_logs_or_database(sandbox: Sandbox, stack: ExitStac
         airflow.connect(conn_id, uri)
     for kind in ("reset", "truncate"):
         sandbox.fault("createTopup", kind, "after")
-    sandbox.fault("getTopupLimits", "garbage")
+    sandbox.fault("getTopupEligibility", "garbage")
     for dag_id in ("still_deferred", *ENDS):
         airflow.trigger(dag_id)
     for dag_id, end in ENDS.items():
