@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseOperator, Stats, conf
 
 from airflow_provider_cfbilling import validation
@@ -178,7 +179,16 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         Stats.incr(f"cfbilling.topup.{progress.outcome}")
         # Not before Airflow has recorded the success: a try after one that died in between must find it.
         after_success(context, protocol.forget)
-        return protocol.result(progress)
+        return self._with_outputs(context, protocol.result(progress))
+
+    def _with_outputs(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the result; push its outputs where Airflow would fail over one that is None: on 3.0."""
+        if self.multiple_outputs and airflow_version.startswith("3.0."):
+            self.multiple_outputs = False  # of this execution only; what refers to a key finds None
+            for key, value in result.items() if self.do_xcom_push else ():
+                if value is not None:
+                    context["ti"].xcom_push(key=key, value=value)
+        return result
 
     def _show(self, context: Context, progress: Progress) -> None:
         """Let the account, the id and the invoice be seen while the task still waits."""
@@ -254,7 +264,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         Stats.incr("cfbilling.topup.dry_run")
         unknown = dict.fromkeys(("payment_intent_id", "status", "brand", "last4", "onboarding"))
         known = {"amount_cents": order.amount_cents, "account_id": client.account_id, "outcome": "dry_run"}
-        return {**unknown, **known}
+        return self._with_outputs(context, {**unknown, **known})
 
 
 class CfBillingGetTopupConfigOperator(CfBillingBaseOperator):
