@@ -8,13 +8,14 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo test test-matrix test-pythons test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
+.PHONY: help demo test test-all test-matrix test-pythons test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
 
 help:
 	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
-	@echo "make test              run the tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
-	@echo "make test-matrix       run the tests on every supported Airflow"
-	@echo "make test-pythons      run those that start no whole Airflow on every supported Python"
+	@echo "make test              run the fast tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
+	@echo "make test-all          run all tests: whole Airflows, the fault lab and the docs' commands too"
+	@echo "make test-matrix       run all tests on every supported Airflow"
+	@echo "make test-pythons      run the fast tests on every supported Python"
 	@echo "make test-distributed  top up on many machines (Celery, PostgreSQL, Redis) and kill them"
 	@echo "make faults            let top-ups fail, die and freeze in every way (AIRFLOW=2.11.2 for another; ARGS=--help)"
 	@echo "make fuzz              try unlikely inputs on everything that reads responses"
@@ -32,8 +33,11 @@ demo: $(NOX)
 test: $(NOX)
 	@$(NOX) --session "test($(AIRFLOW))" -- $(ARGS)
 
+test-all: $(NOX)
+	@$(NOX) --session "test($(AIRFLOW))" -- --all $(ARGS)
+
 test-matrix: $(NOX)
-	@$(NOX) --session test -- $(ARGS)
+	@$(NOX) --session test -- --all $(ARGS)
 
 test-pythons: $(NOX)
 	@$(NOX) --session test_pythons -- $(ARGS)
@@ -54,7 +58,7 @@ check: $(NOX)
 	@$(NOX) --session check
 
 screenshots: $(NOX)
-	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- tests/real_airflow/test_browser.py
+	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- --all tests/real_airflow/test_browser.py
 
 docs: $(NOX)
 	@$(NOX) --session docs

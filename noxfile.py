@@ -32,6 +32,9 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
 
+# The tests in two processes, each with an Airflow home of its own.
+SIDE_BY_SIDE = ("--numprocesses", "2", "--dist", "worksteal", "--quiet")
+
 DOCS_PINS = "constraints/docs.txt"
 
 # Airflow has a thousand modules; without their compiled form each start takes seconds longer.
@@ -61,17 +64,24 @@ def install(session: nox.Session, airflow: str, *packages: str) -> None:
 @nox.session
 @nox.parametrize("python, airflow", [(python_for(airflow), airflow) for airflow in AIRFLOWS], ids=AIRFLOWS)
 def test(session: nox.Session, airflow: str) -> None:
-    """Run the tests on one release of Airflow."""
+    """Run the fast tests on one release of Airflow; all of them with --all, which comes first."""
     install(session, airflow, "-e", ".[dev]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    all_of_them, arguments = session.posargs[:1] == ["--all"], session.posargs
+    if not all_of_them:
+        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow", *arguments)
+    elif arguments[1:]:
+        session.run("python", "-m", "pytest", *arguments[1:])
+    else:
+        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow")
+        session.run("python", "-m", "pytest", "-m", "slow")  # one at a time: each may take both processors
 
 
 @nox.session
 @nox.parametrize("python", PYTHONS, ids=PYTHONS)
 def test_pythons(session: nox.Session) -> None:
-    """Run the tests that start no whole Airflow on each Python: about five minutes for each."""
+    """Run the fast tests on each Python: about three minutes for each."""
     install(session, NEWEST, "-e", ".[dev]")
-    session.run("python", "-m", "pytest", "-m", "not real_airflow", *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow", *session.posargs)
 
 
 @nox.session

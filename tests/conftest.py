@@ -28,6 +28,15 @@ os.environ |= {
 
 from airflow_provider_cfbilling.sandbox import Sandbox  # noqa: E402
 
+# Whole Airflows, Airflow's commands, the fault lab: minutes. All else is the fast tier.
+SLOW = ("demo/", "docs/test_commands.py", "docs/test_code_blocks.py", "faults/", "real_airflow/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session")
 def running_sandbox() -> Iterator[Sandbox]:

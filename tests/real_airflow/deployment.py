@@ -188,6 +188,13 @@ class Airflow:
         """Keep a connection in the metadata database, as someone does in the UI."""
         self._command_line.run("connections", "add", conn_id, "--conn-uri", uri)
 
+    def reconnect(self, conn_id: str, uri: str) -> None:
+        """Overwrite such a connection: at no time is there none."""
+        file = self.home / "connections.json"
+        file.write_text(json.dumps({conn_id: uri}))
+        self._command_line.run("connections", "import", "--overwrite", str(file))
+        file.unlink()
+
     def give_port_0(self, conn_id: str) -> None:
         """Do what lets "Test Connection" work where Airflow sends port 0 for a connection without one."""
         body = {"connection_id": conn_id, "conn_type": "cfbilling", "port": 0}

@@ -38,11 +38,20 @@ def watch(dag_folder: DagFolder, more: str) -> Run:
 # outages
 
 
-@pytest.mark.parametrize("mode", MODES)
+AWAY: dict[str, Any] = {"kind": "status", "status": 503, "html": True}
+
+
 @pytest.mark.parametrize(
-    "outage",
-    [{"kind": "status", "status": 503, "html": True}, {"kind": "reset"}, {"kind": "garbage"}],
-    ids=lambda outage: outage["kind"],
+    ("mode", "outage"),
+    [
+        *[(mode, AWAY) for mode in MODES],
+        *[
+            (mode, {"kind": kind})
+            for mode in ("mode='poke'", "deferrable=True")
+            for kind in ("reset", "garbage")
+        ],
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["kind"],
 )
 def test_short_outages_end_no_wait_and_cost_no_retry(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str, outage: dict[str, Any]
