@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from requests.structures import CaseInsensitiveDict
 
-from airflow_provider_cfbilling.api import rate_limiter
-from airflow_provider_cfbilling.api.rate_limiter import RateLimiter
-from airflow_provider_cfbilling.api.transport import READ_TOTAL_SECONDS
+from airflow_provider_cfbilling.api.http import rate_limiter
+from airflow_provider_cfbilling.api.http.rate_limiter import RateLimiter
+from airflow_provider_cfbilling.api.http.transport import READ_TOTAL_SECONDS
 from airflow_provider_cfbilling.sandbox import auth
 from airflow_provider_cfbilling.sandbox.auth import RequestQuota
 from benchmarks.tables import markdown

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from airflow_provider_cfbilling import validation
-from airflow_provider_cfbilling.api.envelope import result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
     CfBillingError,
@@ -20,6 +19,10 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingPermissionError,
     CfBillingRateLimitError,
 )
+from airflow_provider_cfbilling.api.http.envelope import result_of
+from airflow_provider_cfbilling.api.http.reader import AnyModel, read
+from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
+from airflow_provider_cfbilling.api.http.transport import ReadResponse, Transport
 from airflow_provider_cfbilling.api.models import (
     CreditBalance,
     InvoiceHistory,
@@ -32,10 +35,7 @@ from airflow_provider_cfbilling.api.models import (
     TopupStatus,
     UsageHistory,
 )
-from airflow_provider_cfbilling.api.reader import AnyModel, read
-from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.api.transport import ReadResponse, Transport
 
 _AFTER_A_DECLINE = (
     "Ask the card's bank, or set another card on the AI Gateway page of the Cloudflare dashboard (Credits "

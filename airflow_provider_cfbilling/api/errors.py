@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Self
 
-from airflow_provider_cfbilling.api.credentials import Reason
+from airflow_provider_cfbilling.api.http.credentials import Reason
 
 
 class CfBillingError(Exception):

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
-from airflow_provider_cfbilling.api.reader import Id, Key, Link, Model
-from airflow_provider_cfbilling.api.text import one_line
+from airflow_provider_cfbilling.api.http.reader import Id, Key, Link, Model
+from airflow_provider_cfbilling.api.http.text import one_line
 from airflow_provider_cfbilling.validation import is_stripe_id
 
 _MAX_WORD = 40

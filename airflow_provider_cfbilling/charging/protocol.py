@@ -25,8 +25,8 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
 )
+from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.charging.errors import (
     ChargeUnconfirmedError,
     ManualReviewRequiredError,

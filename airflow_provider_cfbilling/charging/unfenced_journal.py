@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from airflow_provider_cfbilling.api.send_tracking import SendDeadline
+from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.charging.errors import SupersededError
 from airflow_provider_cfbilling.charging.journal import Record
 

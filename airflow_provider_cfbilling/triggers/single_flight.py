@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from airflow_provider_cfbilling.api.http.transport import Transport
     from airflow_provider_cfbilling.api.settings import Settings
-    from airflow_provider_cfbilling.api.transport import Transport
 
 _THREADS = 8
 # So many are woken in one go: the event loop serves others in between.
@@ -134,7 +134,7 @@ async def shared_poll(
 
 async def _rate_limited_read(settings: Settings, query: Callable[..., Any], *arguments: Hashable) -> Any:
     from airflow_provider_cfbilling.api.client import CfBillingClient
-    from airflow_provider_cfbilling.api.rate_limiter import rate_limiter_of
+    from airflow_provider_cfbilling.api.http.rate_limiter import rate_limiter_of
 
     limiter = rate_limiter_of(settings.base_url, settings.secret)
     await asyncio.sleep(limiter.reserve())
@@ -150,6 +150,6 @@ async def _rate_limited_read(settings: Settings, query: Callable[..., Any], *arg
 @lru_cache(maxsize=64)
 def _transport(settings: Settings) -> Transport:
     """Return the connections that all accounts of the same credentials share."""
-    from airflow_provider_cfbilling.api.transport import Transport
+    from airflow_provider_cfbilling.api.http.transport import Transport
 
     return Transport(settings)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tenacity
 
-from airflow_provider_cfbilling.api import transport
 from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.http import transport
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import client_of, write_certificate
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cfbilling.api import transport
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
@@ -22,8 +21,9 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.http import transport
+from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.models import Topup
-from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import READ_TOKEN
 from tests.raw_servers import (

@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingMalformedResponseError,
     CfBillingOutcomeUnknownError,
 )
-from airflow_provider_cfbilling.api.text import Redactor, one_line
+from airflow_provider_cfbilling.api.http.text import Redactor, one_line
 from airflow_provider_cfbilling.charging.reconcile import snapshot_invoices
 from tests.api.test_reader_and_models import ANSWERS, INVOICE
 from tests.raw_servers import Peer, RawServer, answering, client_at, http, ok, refused

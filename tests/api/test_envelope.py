@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
     CfBillingError,
@@ -18,6 +17,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
 from tests.raw_servers import RawServer, answering, client_at, http, ok, refused
 
 CONFIG = b'{"amount": 1000, "threshold": 5000, "currency": "usd"}'

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import CfBillingError
-from airflow_provider_cfbilling.api.reader import read
+from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
+from airflow_provider_cfbilling.api.http.reader import read
 from tests.fuzz.answers import GOOD, HEADERS, SECRET, answered, body_of, headers_taken, places, tally
 from tests.raw_servers import Peer, RawServer, client_at, http
 

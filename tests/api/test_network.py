@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingInvalidRequestError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.api.send_tracking import SendTrackingAdapter, request_attempt
+from airflow_provider_cfbilling.api.http.send_tracking import SendTrackingAdapter, request_attempt
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from tests.api.company_network import VARIABLES, Authority, ConnectProxy
 from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, answering, client_at, http, ok, refused

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
-from airflow_provider_cfbilling.api.rate_limiter import RateLimiter, http_date, retry_after_seconds
+from airflow_provider_cfbilling.api.http.rate_limiter import RateLimiter, http_date, retry_after_seconds
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import Peer, RawServer, client_at, client_of, fresh_token, http, ok, refused
 

@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
+from airflow_provider_cfbilling.api.http.reader import Model
 from airflow_provider_cfbilling.api.models import TopupConfig
-from airflow_provider_cfbilling.api.reader import Model
 from airflow_provider_cfbilling.sandbox import Sandbox
 
 CONFIG = {"amount": 2000, "threshold": 500, "error": "card_declined", "lastFailedAt": 1_772_366_400}

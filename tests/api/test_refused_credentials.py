@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
-from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
     CfBillingError,
     CfBillingInvalidRequestError,
     CfBillingPermissionError,
 )
+from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
 from tests.raw_servers import RawServer, answering, client_at, client_of, fresh_token, http, refused

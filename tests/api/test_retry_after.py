@@ -5,13 +5,13 @@ from email.utils import formatdate
 
 import pytest
 
-from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingOutcomeUnknownError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.api.rate_limiter import RateLimiter
+from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
+from airflow_provider_cfbilling.api.http.rate_limiter import RateLimiter
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import client_of, fresh_token, refused
 

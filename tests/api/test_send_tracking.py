@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingOutcomeUnknownError, CfBillingUnavailableError
-from airflow_provider_cfbilling.api.send_tracking import request_attempt
+from airflow_provider_cfbilling.api.http.send_tracking import request_attempt
 from tests.raw_servers import (
     PATIENCE,
     Peer,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cfbilling.api import transport
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
@@ -19,6 +18,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.http import transport
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL
 from tests.raw_servers import (

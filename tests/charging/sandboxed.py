@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cfbilling.api import send_tracking
 from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.http import send_tracking
 from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
 from airflow_provider_cfbilling.charging.journal import Journal, Record

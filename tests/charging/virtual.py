@@ -18,6 +18,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingOutcomeUnknownError,
     CfBillingUnavailableError,
 )
+from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.models import (
     Invoice,
     InvoiceHistory,
@@ -26,7 +27,6 @@ from airflow_provider_cfbilling.api.models import (
     TopupLimits,
     TopupStatus,
 )
-from airflow_provider_cfbilling.api.send_tracking import SendDeadline
 from airflow_provider_cfbilling.charging.journal import Record
 from airflow_provider_cfbilling.sandbox import Sandbox
 

@@ -6,16 +6,16 @@ from datetime import UTC
 from typing import Any
 
 from airflow_provider_cfbilling.api import models
-from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import CfBillingError
-from airflow_provider_cfbilling.api.rate_limiter import (
+from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
+from airflow_provider_cfbilling.api.http.rate_limiter import (
     MAX_PAUSE_SECONDS,
     RateLimiter,
     http_date,
     retry_after_seconds,
 )
-from airflow_provider_cfbilling.api.reader import read
-from airflow_provider_cfbilling.api.text import Redactor, one_line
+from airflow_provider_cfbilling.api.http.reader import read
+from airflow_provider_cfbilling.api.http.text import Redactor, one_line
 
 SECRET = "planted-secret-6b2e"
 REDACTOR = Redactor(SECRET)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cfbilling.api import rate_limiter
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError, CfBillingUnavailableError
-from airflow_provider_cfbilling.api.rate_limiter import RateLimiter
+from airflow_provider_cfbilling.api.http import rate_limiter
+from airflow_provider_cfbilling.api.http.rate_limiter import RateLimiter
 from airflow_provider_cfbilling.api.settings import Settings
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight

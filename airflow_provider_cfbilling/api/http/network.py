@@ -16,7 +16,7 @@ from requests.utils import get_environ_proxies, select_proxy
 from urllib3.util import parse_url
 
 from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
-from airflow_provider_cfbilling.api.text import one_line
+from airflow_provider_cfbilling.api.http.text import one_line
 
 # In the order in which `requests` reads them.
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

@@ -14,8 +14,6 @@ import tenacity
 import urllib3
 
 from airflow_provider_cfbilling import __version__
-from airflow_provider_cfbilling.api.credentials import Sent
-from airflow_provider_cfbilling.api.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingInvalidRequestError,
@@ -25,16 +23,18 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.api.network import network_for
-from airflow_provider_cfbilling.api.rate_limiter import http_date, rate_limiter_of, retry_after_seconds
-from airflow_provider_cfbilling.api.send_tracking import (
+from airflow_provider_cfbilling.api.http.credentials import Sent
+from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
+from airflow_provider_cfbilling.api.http.network import network_for
+from airflow_provider_cfbilling.api.http.rate_limiter import http_date, rate_limiter_of, retry_after_seconds
+from airflow_provider_cfbilling.api.http.send_tracking import (
     RequestAttempt,
     SendDeadline,
     SendTrackingAdapter,
     request_attempt,
 )
+from airflow_provider_cfbilling.api.http.text import Redactor, one_line
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.api.text import Redactor, one_line
 
 READ_TOTAL_SECONDS = 120.0
 BODY_LIMIT_BYTES = 4 * 1024 * 1024

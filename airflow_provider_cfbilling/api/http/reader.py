@@ -18,7 +18,7 @@ from typing import (
 )
 
 from airflow_provider_cfbilling.api.errors import CfBillingMalformedResponseError
-from airflow_provider_cfbilling.api.text import one_line
+from airflow_provider_cfbilling.api.http.text import one_line
 from airflow_provider_cfbilling.validation import is_stripe_id
 
 Id = NewType("Id", str)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
-from airflow_provider_cfbilling.api.credentials import Sent, diagnose
 from airflow_provider_cfbilling.api.errors import (
     CfBillingAuthenticationError,
     CfBillingError,
@@ -18,7 +17,8 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingRateLimitError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.api.text import Redactor, one_line
+from airflow_provider_cfbilling.api.http.credentials import Sent, diagnose
+from airflow_provider_cfbilling.api.http.text import Redactor, one_line
 
 _MAX_CODE = 10**9
 _MAX_CODES = 5

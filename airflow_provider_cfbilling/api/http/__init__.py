@@ -1,0 +1,1 @@
+"""How requests travel, and how responses are read."""
