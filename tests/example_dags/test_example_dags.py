@@ -95,14 +95,14 @@ def test_topup_when_low_may_use_up_105_dollars_a_month(sandbox: Sandbox, dag_fol
 
 
 def test_topup_when_low_fails_rather_than_exceed_105_dollars_a_month(
-    sandbox: Sandbox, dag_folder: DagFolder, capfd: pytest.CaptureFixture[str]
+    sandbox: Sandbox, dag_folder: DagFolder
 ) -> None:
     sandbox.add_invoice(5251, origin="auto")
     low = run(dag_folder, "topup_when_low")
     assert (low.state, low.tasks) == ("failed", {"top_up": "failed"})
     assert sandbox.requests("createTopup") == []
     assert amounts(sandbox) == []
-    assert "The budget is 10500 cents ($105.00) a month" in "".join(capfd.readouterr())
+    assert "The budget is 10500 cents ($105.00) a month" in low.ends
 
 
 def test_watchdog_tops_up_by_hand_and_notifies(sandbox: Sandbox, dag_folder: DagFolder) -> None:
