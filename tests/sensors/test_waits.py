@@ -87,7 +87,7 @@ def test_sensor_waits_until_a_topup_has_settled(sandbox: Sandbox, dag_folder: Da
 def test_topup_that_is_not_known_yet_is_waited_for(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str
 ) -> None:
-    sandbox.configure(settle_seconds=0, status_lag_seconds=1.5)
+    sandbox.configure(settle_seconds=0, status_lag_seconds=6)  # longer than the second task takes to start
     run = dag_folder.run(
         f"{TOPUP}CfBillingTopupCompletedSensor(task_id='task', payment_intent_id=topup_id,"
         f" poke_interval=0.2, timeout=20, {mode})"
