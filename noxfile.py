@@ -72,8 +72,12 @@ def test(session: nox.Session, airflow: str) -> None:
     elif arguments[1:]:
         session.run("python", "-m", "pytest", *arguments[1:])
     else:
-        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow")
-        session.run("python", "-m", "pytest", "-m", "slow")  # one at a time: each may take both processors
+        cover = ("--cov", "--cov-report=", "--hypothesis-profile", "all")
+        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow", *cover)
+        # One at a time: each may take both processors.
+        session.run(
+            "python", "-m", "pytest", "-m", "slow", "--cov", "--cov-append", "--cov-report=term:skip-covered"
+        )
 
 
 @nox.session

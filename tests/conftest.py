@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.airflow_runs import DagFolder
@@ -27,6 +28,11 @@ os.environ |= {
 }
 
 from airflow_provider_cfbilling.sandbox import Sandbox  # noqa: E402
+
+# How many inputs hypothesis tries: few while one works (make test), more in make test-all.
+settings.register_profile("dev", max_examples=100, deadline=None, database=None)
+settings.register_profile("all", max_examples=400, deadline=None, database=None)
+settings.load_profile("dev")
 
 # Whole Airflows, Airflow's commands, the fault lab: minutes. All else is the fast tier.
 SLOW = ("demo/", "docs/test_commands.py", "docs/test_code_blocks.py", "faults/", "real_airflow/")

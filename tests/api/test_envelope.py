@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_cfbilling.api.errors import (
@@ -162,7 +162,6 @@ envelopes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(status=st.integers(200, 599), envelope=envelopes)
 def test_any_json_is_a_result_or_a_documented_error(status: int, envelope: dict[str, Any]):
     reply = Reply(status, json.dumps(envelope).encode())
@@ -179,7 +178,6 @@ def test_any_json_is_a_result_or_a_documented_error(status: int, envelope: dict[
         assert envelope["success"] is False
 
 
-@settings(max_examples=200, deadline=None)
 @given(status=st.integers(200, 599), body=st.binary())
 def test_any_bytes_are_a_documented_error(status: int, body: bytes):
     with pytest.raises(CfBillingError):

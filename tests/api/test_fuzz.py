@@ -22,7 +22,7 @@ from tests.raw_servers import Peer, RawServer, client_at, http
 
 LONGER = int(os.environ.get("CFBILLING_FUZZ_EXAMPLES", "0"))
 exploring = settings(
-    max_examples=LONGER or 400,
+    max_examples=LONGER or settings().max_examples,
     derandomize=not LONGER,
     database=None,
     deadline=None,

@@ -428,11 +428,17 @@ class TopupTaskOverHttp(TopupTask):
         return SandboxCloudflare(self.time, self.sandbox, self.client)
 
 
+ALL_EXAMPLES = settings.get_profile("all").max_examples
+
+
 def exploring(examples: int, steps: int) -> settings:
-    """Return how far to explore: in every run the same, unless a longer one is asked for."""
+    """Return how far to explore: in every run the same, unless a longer one is wanted.
+
+    :param examples: of ``make test-all``.
+    """
     longer = int(os.environ.get("CFBILLING_MODEL_EXAMPLES", "0"))
     return settings(
-        max_examples=longer or examples,
+        max_examples=longer or examples * settings().max_examples // ALL_EXAMPLES,
         stateful_step_count=steps,
         derandomize=not longer,
         database=None,
