@@ -12,6 +12,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.http import send_tracking
 from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
+from airflow_provider_cfbilling.charging.errors import NotChargedError
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
 from airflow_provider_cfbilling.charging.progress import Progress
@@ -174,3 +175,47 @@ def task_in(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]
         yield Task(sandbox, client_for, time)
         for other in others.values():
             other.close()
+
+
+# Kinds of fault that leave whether the card was charged unknown.
+LOST: list[dict[str, Any]] = [
+    {"kind": "reset"},
+    {"kind": "drop"},
+    {"kind": "status", "status": 502, "html": True},
+    {"kind": "redirect"},
+    {"kind": "truncate"},
+    {"kind": "garbage"},
+]
+
+
+def lose(sandbox: Sandbox, when: str = "before", **fault: Any) -> None:
+    """Lose the response to the next charge, ``before`` or ``after`` it is made."""
+    sandbox.fault("createTopup", **{"kind": "reset", "when": when} | fault)
+
+
+def is_intent(progress: Progress) -> bool:
+    return progress.record.state == "intent"
+
+
+def is_accepted(progress: Progress) -> bool:
+    return progress.record.state == "accepted"
+
+
+def killed_after_the_charge(task: Task, *, charged: bool = False) -> None:
+    """Run a try that is killed when the response to its charge is lost."""
+    lose(task.sandbox, "after" if charged else "before")
+    task.run(until=is_intent)
+
+
+def history_reads(task: Task) -> int:
+    return len(task.sandbox.requests("getInvoiceHistory"))
+
+
+def not_charged(task: Task) -> None:
+    """Run a try whose charge is lost twice, and not made."""
+    lose(task.sandbox, times=2)
+    with pytest.raises(
+        NotChargedError,
+        match=r"Two charge requests got no response and produced no invoice\. Nothing was charged",
+    ):
+        task.run()
