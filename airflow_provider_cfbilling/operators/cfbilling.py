@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
-from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import BaseOperator, Stats, conf
 
 from airflow_provider_cfbilling import validation
@@ -104,7 +103,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         unknown_outcome_window: float = 600,
         **kwargs: Any,
     ) -> None:
-        # Each key is an XCom of its own, also of a dry run: what refers to one finds it.
+        # What refers to a key of the result finds None if there is none: after a dry run, or a skip.
         super().__init__(**{"multiple_outputs": True, **kwargs})
         self.amount_cents: Any = amount_cents
         self.payment_method_id = payment_method_id
@@ -179,33 +178,38 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         Stats.incr(f"cfbilling.topup.{progress.outcome}")
         # Not before Airflow has recorded the success: a try after one that died in between must find it.
         after_success(context, protocol.forget)
-        return self._with_outputs(context, protocol.result(progress))
+        return self._returned(context, protocol.result(progress))
 
-    def _with_outputs(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
-        """Return the result; push its outputs where Airflow would fail over one that is None: on 3.0."""
-        if self.multiple_outputs and airflow_version.startswith("3.0."):
-            self.multiple_outputs = False  # of this execution only; what refers to a key finds None
-            for key, value in result.items() if self.do_xcom_push else ():
-                if value is not None:
-                    context["ti"].xcom_push(key=key, value=value)
+    def _returned(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the result, and push what it holds by its keys."""
+        if self.do_xcom_push and self.multiple_outputs:
+            self._push(context, result)
+        # Airflow would push None too, which 3.0 refuses, and refuse what a subclass makes of the result.
+        self.multiple_outputs = False
         return result
 
     def _show(self, context: Context, progress: Progress) -> None:
         """Let the account, the id and the invoice be seen while the task still waits."""
-        dashboard = CfBillingDashboardLink
+        dashboard, topup = CfBillingDashboardLink, progress.record.topup or {}
         try:
             account_id = progress.account_id or self.hook.get_conn().account_id
-            links: dict[str, Any] = {dashboard.xcom_key: dashboard.url(account_id)}
-            for key in ("payment_intent_id", CfBillingInvoiceLink.xcom_key):
-                links[key] = (progress.record.topup or {}).get(key)
-            for key, value in links.items():
-                if value and self._shown.get(key) != value:
-                    context["ti"].xcom_push(key=key, value=value)
-                    self._shown[key] = value
-        except Exception as error:  # of no consequence for the charge, and must not hide what became of it
+        except Exception as error:
             self.log.warning(
                 "The links of this task cannot be shown yet: %s: %s", type(error).__name__, error
             )
+            return
+        known = {key: topup.get(key) for key in ("payment_intent_id", CfBillingInvoiceLink.xcom_key)}
+        self._push(context, {dashboard.xcom_key: dashboard.url(account_id), **known})
+
+    def _push(self, context: Context, values: dict[str, Any]) -> None:
+        """Push XComs, each value once."""
+        try:
+            for key, value in values.items():
+                if value is not None and self._shown.get(key) != value:
+                    context["ti"].xcom_push(key=key, value=value)
+                    self._shown[key] = value
+        except Exception as error:  # of no consequence for the charge, and must not hide what became of it
+            self.log.warning("XComs could not be pushed: %s: %s", type(error).__name__, error)
 
     def _wait_here(self, reason: str) -> None:
         self.log.warning("The trigger cannot wait for this top-up, so the task waits itself: %s", reason)
@@ -264,7 +268,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         Stats.incr("cfbilling.topup.dry_run")
         unknown = dict.fromkeys(("payment_intent_id", "status", "brand", "last4", "onboarding"))
         known = {"amount_cents": order.amount_cents, "account_id": client.account_id, "outcome": "dry_run"}
-        return self._with_outputs(context, {**unknown, **known})
+        return self._returned(context, {**unknown, **known})
 
 
 class CfBillingGetTopupConfigOperator(CfBillingBaseOperator):

@@ -310,3 +310,29 @@ def test_no_secret_reaches_log_or_database(
     assert run.state == "success"
     assert sandbox.token not in seen
     assert "seti_" not in seen  # how a client_secret begins
+
+
+def test_subclass_may_return_what_it_likes(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(settle_seconds=0)
+    run = dag_folder.run(
+        """\
+class IdOnly(CfBillingCreateTopupOperator):
+    def execute(self, context):
+        return super().execute(context)["payment_intent_id"]
+
+IdOnly(task_id="task", amount_cents=2500, poll_interval=0.1)
+"""
+    )
+    (charge,) = sandbox.charges()
+    assert run.state == "success"
+    assert run.result() == run.xcoms["task", "payment_intent_id"] == charge.invoice_id
+
+
+def test_outputs_of_mapped_top_ups_are_each_their_own(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(settle_seconds=0)
+    run = dag_folder.run(
+        "CfBillingCreateTopupOperator.partial(task_id='task', poll_interval=0.1, dry_run=True)"
+        ".expand(amount_cents=[1000, 2000])"
+    )
+    assert run.state == "success"
+    assert [run.xcoms[f"task[{index}]", "amount_cents"] for index in (0, 1)] == [1000, 2000]

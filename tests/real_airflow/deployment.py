@@ -34,8 +34,6 @@ HAS_API_SERVER = AIRFLOW_VERSION >= (3, 0)
 HAS_TASK_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 # Airflow 3.0 fails a task whose process was killed, though it has retries left.
 RETRIES_WHAT_WAS_KILLED = AIRFLOW_VERSION != (3, 0)
-# Airflow 3.0 refuses None as an XCom of its own; what refers to it finds None all the same.
-PUSHES_NONE = AIRFLOW_VERSION != (3, 0)
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 WITH_UI = COMPONENTS
 if not HAS_API_SERVER:

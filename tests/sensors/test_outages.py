@@ -17,7 +17,6 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 from tests.airflow_runs import DagFolder, Run
 from tests.charging.virtual import VirtualTime
-from tests.real_airflow.deployment import PUSHES_NONE
 from tests.sensors.test_waits import MODES, after_looks
 
 UNAVAILABLE = CfBillingUnavailableError("Cloudflare could not be reached", status=503)
@@ -238,7 +237,7 @@ def test_dry_run_pushes_what_a_real_one_pushes(sandbox: Sandbox, dag_folder: Dag
     assert {"payment_intent_id", "status", "amount_cents", "account_id", "outcome"} <= dry.result().keys()
     keys = [{key for _, key in run.xcoms} - {"invoice_pdf"} for run in (real, dry)]  # of a link
     unknown = {key for key, value in dry.result().items() if value is None}
-    assert keys[0] - (set() if PUSHES_NONE else unknown) == keys[1]
+    assert keys[0] - unknown == keys[1]
 
 
 def test_sensor_says_why_there_is_nothing_to_wait_for(
