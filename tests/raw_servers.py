@@ -229,6 +229,22 @@ def silent_port() -> Iterator[int]:
                 one.close()
 
 
+def key_usage(*, ca: bool) -> x509.KeyUsage:
+    """Return what a certificate may be used for. Python 3.13 refuses an authority that does not say so."""
+    never = dict.fromkeys(
+        (
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    return x509.KeyUsage(digital_signature=True, key_cert_sign=ca, crl_sign=ca, **never)
+
+
 def write_certificate(path: Path) -> Path:
     """Write a key and a certificate for 127.0.0.1, signed by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -246,6 +262,8 @@ def write_certificate(path: Path) -> Path:
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(key_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(
