@@ -32,8 +32,8 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
 
-# The tests in two processes, each with an Airflow home of its own.
-SIDE_BY_SIDE = ("--numprocesses", "2", "--dist", "worksteal", "--quiet")
+# Three processes on two processors, since most tests wait. Each has an Airflow home of its own.
+SIDE_BY_SIDE = ("--numprocesses", "3", "--dist", "worksteal", "--quiet")
 
 DOCS_PINS = "constraints/docs.txt"
 

@@ -35,7 +35,14 @@ settings.register_profile("all", max_examples=400, deadline=None, database=None)
 settings.load_profile("dev")
 
 # Whole Airflows, Airflow's commands, the fault lab: minutes. All else is the fast tier.
-SLOW = ("demo/", "docs/test_commands.py", "docs/test_code_blocks.py", "faults/", "real_airflow/")
+SLOW = (
+    "demo/",
+    "docs/test_commands.py",
+    "docs/test_code_blocks.py",
+    "faults/",
+    "operators/test_tasks_test.py",
+    "real_airflow/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
