@@ -72,7 +72,13 @@ def test(session: nox.Session, airflow: str) -> None:
     elif arguments[1:]:
         session.run("python", "-m", "pytest", *arguments[1:])
     else:
-        more = ("--hypothesis-profile", "all", "--cov", "--cov-report=term:skip-covered")
+        more = (
+            "--hypothesis-profile",
+            "all",
+            "--cov",
+            "--cov-report=term:skip-covered",
+            "--cov-fail-under=96",
+        )
         session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow", *more)
         # One at a time: each may take both processors. What they start is not measured.
         session.run("python", "-m", "pytest", "-m", "slow")
