@@ -182,7 +182,8 @@ class CfBillingClient:
         for name, value in (("start", start), ("end", end)):
             if at := validation.timestamp(name, value):
                 params[f"{name}_time"] = int(at.timestamp() * 1000)
-        return self._get(UsageHistory, "/usage-history", **params)
+        response = self._get_response("/usage-history", **params)
+        return read(UsageHistory, response.result, server_time=response.server_time)
 
     def get_spending_limit(self) -> SpendingLimit:
         """Return the account's legacy spending limit."""

@@ -230,9 +230,13 @@ class UsageWindow(Model):
 
 @dataclass(frozen=True)
 class UsageHistory(Model):
-    """Spend per window of time."""
+    """Spend per window of time.
+
+    :param server_time: when Cloudflare responded, by its own clock.
+    """
 
     history: tuple[UsageWindow, ...]
+    server_time: datetime
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.money import dollars
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
+from airflow_provider_cfbilling.forecast import Runway, read_runway
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 
 _NUMBERS = ("connect_timeout", "read_timeout", "max_attempts")
@@ -129,6 +130,10 @@ class CfBillingHook(BaseHook):
     ) -> UsageHistory:
         """Return what was spent per ``window``, in cents, from ``start`` until ``end`` (with a time zone)."""
         return self.get_conn().get_usage_history(window, start, end)
+
+    def get_runway(self) -> Runway:
+        """Return how long the credits last at the pace at which they are spent. Two requests."""
+        return read_runway(self.get_conn())
 
     def get_spending_limit(self) -> SpendingLimit:
         """Return the account's legacy spending limit."""

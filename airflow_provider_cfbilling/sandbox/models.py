@@ -64,6 +64,9 @@ class Account:
     :param per_page: invoices on one page of the history, unless a request's ``per_page`` is honored.
     :param page_parameter: what the history does with ``page`` and ``per_page``, which the real API does not
         document: ``honored``, ``ignored``, or ``refused`` with a 400.
+    :param spend_per_day_cents: what the usage history says was spent each day; None: made-up values. The
+        balance is not touched.
+    :param usage_days: how many days the usage history reaches back; None: as far as is requested.
     :param sparse: responses leave out what the contract calls optional, and send null for what may be null.
     :param topup_config: the auto top-up configuration, exactly as the API shall return it.
     :param spending_limit: the legacy spending limit, exactly as the API shall return it.
@@ -89,6 +92,8 @@ class Account:
     history_lag_seconds: float = 0.0
     per_page: int = 20
     page_parameter: PageParameter = "ignored"
+    spend_per_day_cents: float | None = None
+    usage_days: float | None = None
     sparse: bool = False
     topup_config: dict[str, Any] = field(default_factory=_active_topup_config)
     spending_limit: dict[str, Any] = field(default_factory=_no_spending_limit)
@@ -103,6 +108,8 @@ class Account:
             raise ValueError("per_page must be at least 1")
         if not 0 <= self.fee_percent <= 100:
             raise ValueError("fee_percent must be from 0 to 100")
+        if min(self.spend_per_day_cents or 0, self.usage_days or 0) < 0:
+            raise ValueError("spend_per_day_cents and usage_days must not be negative")
         if self.credit_cents < 0 or self.status_lag_seconds < 0:
             raise ValueError("credit_cents and status_lag_seconds must not be negative")
 

@@ -176,17 +176,19 @@ class Operations:
         return {"id": "upcoming_in_sandbox", "status": "draft", **amounts, **bounds, "invoice_lines": [line]}
 
     def get_usage_history(self, call: Call) -> object:
-        """Made-up spend in US dollars, the same for the same window; at most the newest thousand windows."""
+        """Spend in US dollars, the same for the same window; at most the newest thousand windows."""
         grouping = call.choice("value_grouping_window", ("day", "hour"))
         width = _WINDOW_MS[grouping]
         end_ms = call.number("end_time", call.now * 1000)
         start_ms = call.number("start_time", end_ms - 30 * width)
+        if call.account.usage_days is not None:
+            start_ms = max(start_ms, (call.now - call.account.usage_days * 86_400) * 1000)
         first, last = int(start_ms // width), int(end_ms // width)
         windows = range(max(first, last - _MAX_HISTORY + 1), last + 1)
         history = [
             {
                 "id": f"{grouping}_{number}",
-                "aggregated_value": _spend_dollars(number, grouping),
+                "aggregated_value": _spend_dollars(number, grouping, call.account),
                 "start_time": number * width,
                 "end_time": (number + 1) * width,
             }
@@ -206,9 +208,11 @@ class Operations:
         raise RefusalError(403, 10403, "Forbidden: only dashboard sessions may do this")
 
 
-def _spend_dollars(number: int, grouping: str) -> float:
-    """From 1 to 5 US dollars a day, with fractions of a cent; an hour has a 24th of that."""
+def _spend_dollars(number: int, grouping: str, account: Account) -> float:
+    """What the account spends, or from 1 to 5 US dollars a day; an hour has a 24th of that."""
     a_day = 1 + number * 7_919 % 40_000 / 10_000
+    if account.spend_per_day_cents is not None:
+        a_day = account.spend_per_day_cents / 100
     return round(a_day * _WINDOW_MS[grouping] / _WINDOW_MS["day"], 6)
 
 
