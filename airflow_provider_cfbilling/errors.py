@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cfbilling.api.errors import CfBillingError
-from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
+from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, TopupNotNeeded
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def airflow_errors() -> Iterator[None]:
     """Fail the task at once if a retry cannot help, and skip it if it is not to charge."""
     try:
         yield
-    except BalanceAboveThreshold as reason:
+    except TopupNotNeeded as reason:
         raise AirflowSkipException(str(reason)) from None
     except ChargeDeadlinePassed as reason:
         raise AirflowSkipException(

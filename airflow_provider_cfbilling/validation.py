@@ -72,6 +72,16 @@ def seconds(name: str, value: object) -> float | None:
     return number
 
 
+def days(name: str, value: object) -> float | None:
+    """Return a number of days above 0, a fraction too. A ``timedelta`` is one too."""
+    if is_absent(value):
+        return None
+    number = value / timedelta(days=1) if isinstance(value, timedelta) else _number(value)
+    if number is None or not 0 < number <= _MAX_NUMBER:
+        raise _refusal(name, "must be a number of days above 0", value)
+    return number
+
+
 def number(name: str, value: object, low: float, high: float, unit: str, *, whole: bool = False) -> float:
     """Return a number from ``low`` to ``high``."""
     read = _number(value)

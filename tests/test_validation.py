@@ -1,6 +1,7 @@
 """Values in all the shapes in which Airflow, pandas and JSON hand them over: read, or refused by name."""
 
 from collections.abc import Callable
+from dataclasses import astuple
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -269,8 +270,16 @@ def test_guards_that_render_to_nothing_are_not_there(sandbox: Sandbox, dag_folde
 
 
 def test_order_holds_plain_values() -> None:
-    order = TopupOrder("2500", " pm_1 ", np.int64(900), Decimal(9000), " month ")  # type: ignore[arg-type]
-    assert order == TopupOrder(2500, "pm_1", 900, 9000, "month")
+    given: Any = {
+        "amount_cents": "2500",
+        "payment_method_id": " pm_1 ",
+        "only_if_balance_below_cents": np.int64(900),
+        "only_if_runway_below_days": timedelta(hours=36),
+        "budget_cents": Decimal(9000),
+        "budget_period": " month ",
+    }
+    order = TopupOrder(**given)
+    assert astuple(order) == (2500, "pm_1", None, 900, 1.5, 9000, "month", None)
     assert {type(order.only_if_balance_below_cents), type(order.budget_cents)} == {int}
 
 

@@ -3,8 +3,8 @@
 from airflow_provider_cfbilling.api.errors import CfBillingError
 
 
-class BalanceAboveThreshold(Exception):  # noqa: N818 (nothing went wrong)
-    """The balance guard: nothing was charged, and nothing needs to be."""
+class TopupNotNeeded(Exception):  # noqa: N818 (nothing went wrong)
+    """The balance, or how long it lasts, is enough: nothing was charged, and nothing needs to be."""
 
 
 class ChargeDeadlinePassed(Exception):  # noqa: N818 (nothing went wrong)

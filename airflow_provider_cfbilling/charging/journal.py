@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args
 
+from airflow_provider_cfbilling.api.money import cents_and_dollars
+
 State = Literal["started", "intent", "accepted", "completed", "not_charged"]
 
 
@@ -16,6 +18,8 @@ State = Literal["started", "intent", "accepted", "completed", "not_charged"]
 class ChargeIntent:
     """A charge that is about to be sent.
 
+    :param amount_cents: what is charged. None: any amount may have been, by an earlier try whose record is
+        gone and that was to come up to a target balance.
     :param at: when, in Unix seconds of Cloudflare's clock.
     :param written_at: when, in Unix seconds of the worker's clock.
     :param known_invoices: ids of invoices from about that time on that existed before.
@@ -23,11 +27,16 @@ class ChargeIntent:
     """
 
     account_id: str
-    amount_cents: int
+    amount_cents: int | None
     at: float
     written_at: float
     known_invoices: tuple[str, ...] = ()
     write_delay_seconds: float = 0.0
+
+    @property
+    def amount(self) -> str:
+        """What is charged, in words."""
+        return cents_and_dollars(self.amount_cents) if self.amount_cents else "an amount that is not recorded"
 
     @property
     def durable_by(self) -> float:

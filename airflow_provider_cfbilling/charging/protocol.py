@@ -175,7 +175,7 @@ class TopupProtocol:
     def advance(self, progress: Progress) -> Progress:
         """Take the next step.
 
-        :raises BalanceAboveThreshold: the balance guard.
+        :raises TopupNotNeeded: a guard of the order.
         :raises ChargeDeadlinePassed: the order is too old.
         :raises CfBillingError: this try has failed. A later one knows what this one did.
         """
@@ -201,16 +201,15 @@ class TopupProtocol:
             )
         match record.state:
             case "intent":
-                amount = cents_and_dollars(intent_of(record).amount_cents)
                 return (
-                    f"A charge of {amount} may have been sent: whether the card was charged is not known "
-                    "yet. It is not sent again before that is known; a retry, or clearing the task, goes on "
-                    "from here"
+                    f"A charge of {intent_of(record).amount} may have been sent: whether the card was "
+                    "charged is not known yet. It is not sent again before that is known; a retry, or "
+                    "clearing the task, goes on from here"
                 )
             case "accepted":
                 return (
                     f"Cloudflare accepted top-up {topup_of(record)['payment_intent_id']} of "
-                    f"{cents_and_dollars(intent_of(record).amount_cents)}: it is not charged again. A retry, "
+                    f"{intent_of(record).amount}: it is not charged again. A retry, "
                     "or clearing the task, resumes the wait for it"
                 )
             case "completed":
@@ -299,7 +298,10 @@ class TopupProtocol:
             if found.candidates:  # before any check: this charge is in the balance and in the budget
                 return self._adopt(progress, found, record.first_intent)
         order = self._read_order()
-        check_order(client, order, self._log)
+        settled_cents = None
+        if record.intent and record.intent.account_id == client.account_id:
+            settled_cents = record.intent.amount_cents
+        amount_cents = check_order(client, order, self._log, settled_cents)
         # Without a fence an intent that came too late may stand where a later try has removed the record.
         for _ in range(MAX_INTENTS if self._journal.is_fenced else 1):
             started = time.monotonic()
@@ -310,10 +312,10 @@ class TopupProtocol:
             else:
                 found = snapshot_invoices(client)
             send_by = SendDeadline.after(SEND_WITHIN_SECONDS)
-            progress = self._write_intent(client, progress, order, found, time.monotonic() - started)
+            progress = self._write_intent(client, progress, amount_cents, found, time.monotonic() - started)
             record = progress.record
             try:
-                return self._send(client, progress, order, send_by)
+                return self._send(client, progress, amount_cents, order.payment_method_id, send_by)
             except CfBillingNotSentInTimeError as error:
                 self._log.warning("%s", error)
         if self._journal.is_fenced:
@@ -338,7 +340,7 @@ class TopupProtocol:
         self,
         client: CfBillingClient,
         progress: Progress,
-        order: TopupOrder,
+        amount_cents: int,
         found: ReconcileResult,
         write_delay_seconds: float,
     ) -> Progress:
@@ -346,7 +348,7 @@ class TopupProtocol:
         earlier = progress.record
         intent = ChargeIntent(
             client.account_id,
-            order.amount_cents,
+            amount_cents,
             at=found.at,
             written_at=time.time(),
             known_invoices=found.invoices,
@@ -374,14 +376,19 @@ class TopupProtocol:
         self._latest = record
 
     def _send(
-        self, client: CfBillingClient, progress: Progress, order: TopupOrder, send_by: SendDeadline
+        self,
+        client: CfBillingClient,
+        progress: Progress,
+        amount_cents: int,
+        payment_method_id: str | None,
+        send_by: SendDeadline,
     ) -> Progress:
         """Charge the card: the one place that does."""
         record = progress.record
-        self._log.info("All checks passed. Charging %s.", cents_and_dollars(order.amount_cents))
+        self._log.info("All checks passed. Charging %s.", cents_and_dollars(amount_cents))
         started = time.monotonic()
         try:
-            topup = client.create_topup(order.amount_cents, order.payment_method_id, send_by=send_by)
+            topup = client.create_topup(amount_cents, payment_method_id, send_by=send_by)
         except CfBillingNotSentInTimeError:
             raise
         except CfBillingOutcomeUnknownError as error:
@@ -429,14 +436,14 @@ class TopupProtocol:
             return replace(progress, should_wait=True)
         if found.suspects:
             raise ManualReviewRequiredError(
-                f"A charge of {cents_and_dollars(intent.amount_cents)} may have been sent; its response was "
+                f"A charge of {intent.amount} may have been sent; its response was "
                 f"lost. {_invoices(found.suspects)} from that time, due with less: account credit or a "
                 "coupon may have lowered it, so whether the card was charged cannot be determined. It is not "
                 f"charged again; review {INVOICES}"
             )
         if not found.complete:
             raise ManualReviewRequiredError(
-                f"A charge of {cents_and_dollars(intent.amount_cents)} may have been sent; its response was "
+                f"A charge of {intent.amount} may have been sent; its response was "
                 "lost, and the invoice history does not reach back to it, or holds an invoice without id or "
                 "date: whether the card was charged cannot be determined. It is not charged again; review "
                 f"{INVOICES}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.models import Invoice
 from airflow_provider_cfbilling.charging.history import invoices_since
 from airflow_provider_cfbilling.charging.journal import ChargeIntent
+from airflow_provider_cfbilling.validation import MIN_TOPUP_CENTS
 
 # Cloudflare's clocks need not agree to the second, and its timestamps have no fractions.
 CLOCK_TOLERANCE_SECONDS = 5.0
@@ -53,10 +55,11 @@ def find_candidate_invoices(
         for invoice in recent.invoices
         if invoice.id not in intent.known_invoices and not (ignore_dead and invoice.status in DEAD)
     ]
-    most = intent.amount_cents * MAX_FEE_AND_TAX
+    least = intent.amount_cents or MIN_TOPUP_CENTS
+    most = intent.amount_cents * MAX_FEE_AND_TAX if intent.amount_cents else math.inf
     return ReconcileResult(
-        candidates=_ids(each for each in unknown if intent.amount_cents <= each.amount_due_cents <= most),
-        suspects=_ids(each for each in unknown if each.amount_due_cents < intent.amount_cents),
+        candidates=_ids(each for each in unknown if least <= each.amount_due_cents <= most),
+        suspects=_ids(each for each in unknown if each.amount_due_cents < least),
         complete=recent.complete,
         at=recent.server_time.timestamp(),
         invoices=_ids(recent.invoices),

@@ -1,4 +1,4 @@
-"""Operators: top up AI Gateway credits, read the balance and the automatic top-up's configuration."""
+"""Operators: top up AI Gateway credits, read the balance, how long it lasts, and the automatic top-up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, Stats, conf
 from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin
-from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold, ChargeDeadlinePassed
+from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, TopupNotNeeded
 from airflow_provider_cfbilling.dag_run import charge_by, cleared_after, dag_run_began_at
 from airflow_provider_cfbilling.errors import airflow_errors
 from airflow_provider_cfbilling.links import CfBillingDashboardLink, CfBillingInvoiceLink
@@ -54,12 +54,18 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
 
     :param amount_cents: the credits to buy, in cents: 2500 is $25.00, plus Cloudflare's 5 % fee. At least
         1000 ($10.00), and within the account's limits. A template may render it.
+    :param target_balance_cents: in place of ``amount_cents``: buy what is missing to this balance, in whole
+        dollars and within the account's limits. The task is skipped if nothing is missing. Once a charge is
+        recorded, its amount stays that of this task, however often it is run again.
     :param payment_method_id: the Stripe payment method to charge; the account's default if None.
     :param wait_for_completion: wait until the charge has settled and the credits are there.
     :param poll_interval: seconds between two polls while waiting.
     :param timeout: seconds to wait for completion.
     :param only_if_balance_below_cents: charge only when the credit balance is lower; the task is skipped
         otherwise.
+    :param only_if_runway_below_days: charge only when the credits last for less than so many days, at the
+        faster of two paces: the last seven days and the last 24 hours. The task is skipped otherwise. With
+        both guards, both must hold.
     :param budget_cents: the most that may be charged in one ``budget_period``, by automatic and manual
         top-ups together, this one and its fee included. The task fails without charging if it would be
         exceeded.
@@ -77,8 +83,10 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     template_fields: Sequence[str] = (
         *CfBillingBaseOperator.template_fields,
         "amount_cents",
+        "target_balance_cents",
         "payment_method_id",
         "only_if_balance_below_cents",
+        "only_if_runway_below_days",
         "budget_cents",
         "budget_period",
     )
@@ -89,12 +97,14 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     def __init__(
         self,
         *,
-        amount_cents: int | str,
+        amount_cents: int | str | None = None,
+        target_balance_cents: float | str | None = None,
         payment_method_id: str | None = None,
         wait_for_completion: bool = True,
         poll_interval: float = 30,
         timeout: float = 3600,
         only_if_balance_below_cents: float | str | None = None,
+        only_if_runway_below_days: float | str | None = None,
         budget_cents: int | str | None = None,
         budget_period: Literal["day", "week", "month"] | None = None,
         max_run_age: float | None = 86_400,
@@ -105,12 +115,16 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     ) -> None:
         # What refers to a key of the result finds None if there is none: after a dry run, or a skip.
         super().__init__(**{"multiple_outputs": True, **kwargs})
+        if (amount_cents is None) == (target_balance_cents is None):
+            raise ValueError("Give either amount_cents or target_balance_cents.")
         self.amount_cents: Any = amount_cents
+        self.target_balance_cents: Any = target_balance_cents
         self.payment_method_id = payment_method_id
         self.wait_for_completion = validation.boolean("wait_for_completion", wait_for_completion)
         self.poll_interval = validation.seconds("poll_interval", poll_interval) or 30
         self.timeout = validation.seconds("timeout", timeout) or 3600
         self.only_if_balance_below_cents: Any = only_if_balance_below_cents
+        self.only_if_runway_below_days: Any = only_if_runway_below_days
         self.budget_cents: Any = budget_cents
         self.budget_period = budget_period
         self.max_run_age = validation.seconds("max_run_age", max_run_age)
@@ -166,7 +180,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
             earlier = progress
             try:
                 progress = protocol.advance(progress)
-            except (BalanceAboveThreshold, ChargeDeadlinePassed):
+            except (ChargeDeadlinePassed, TopupNotNeeded):
                 protocol.forget()  # nothing was sent that has to be remembered
                 raise
             if progress.record.topup != earlier.record.topup:
@@ -234,8 +248,10 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
 
         return TopupOrder(
             amount_cents=self.amount_cents,
+            target_balance_cents=self.target_balance_cents,
             payment_method_id=self.payment_method_id,
             only_if_balance_below_cents=self.only_if_balance_below_cents,
+            only_if_runway_below_days=self.only_if_runway_below_days,
             budget_cents=self.budget_cents,
             budget_period=self.budget_period,
             charge_by=charge_by(context, self.max_run_age),
@@ -263,11 +279,11 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         order, client = self._order(context), self.hook.get_conn()
         dashboard = CfBillingDashboardLink
         context["ti"].xcom_push(key=dashboard.xcom_key, value=dashboard.url(client.account_id))
-        check_order(client, order, cast("Logger", self.log))
+        amount_cents = check_order(client, order, cast("Logger", self.log))
         self.log.info("All checks passed. This is a dry run: nothing was charged.")
         Stats.incr("cfbilling.topup.dry_run")
         unknown = dict.fromkeys(("payment_intent_id", "status", "brand", "last4", "onboarding"))
-        known = {"amount_cents": order.amount_cents, "account_id": client.account_id, "outcome": "dry_run"}
+        known = {"amount_cents": amount_cents, "account_id": client.account_id, "outcome": "dry_run"}
         return self._returned(context, {**unknown, **known})
 
 
@@ -280,6 +296,22 @@ class CfBillingGetTopupConfigOperator(CfBillingBaseOperator):
             config = self.hook.get_topup_config()
         self.log.info("The automatic top-up is %s.", config.state)
         return config.to_dict()
+
+
+class CfBillingGetRunwayOperator(CfBillingBaseOperator):
+    """Return how long the credits last, for messages and branches.
+
+    The result holds ``balance_cents``, ``spend_per_day_cents``, ``pace`` (``last_7_days`` or
+    ``last_24_hours``: the faster of the two), ``days_left`` (None: nothing was spent), ``ends_at`` (ISO 8601
+    text) and ``observed_days``: how many days of usage it rests on, at most seven.
+    """
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read it once."""
+        with airflow_errors():
+            runway = self.hook.get_runway()
+        self.log.info("%s.", runway)
+        return runway.to_dict()
 
 
 class CfBillingGetCreditBalanceOperator(CfBillingBaseOperator):

@@ -1,4 +1,4 @@
-"""Sensors: wait for a broken automatic top-up, for the balance to cross a line, for a top-up to settle."""
+"""Sensors: wait for a broken automatic top-up, for credits that run out, for a top-up to settle."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_cfbilling.triggers.base import CfBillingWaitTrigger
     from airflow_provider_cfbilling.triggers.cfbilling import (
         CfBillingCreditBalanceTrigger,
+        CfBillingRunwayTrigger,
         CfBillingTopupCompletedTrigger,
         CfBillingTopupConfigErrorTrigger,
     )
@@ -279,6 +280,35 @@ class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
             self.poke_interval,
             below_cents=self.below_cents,
             at_least_cents=self.at_least_cents,
+            ends_task=ends_task,
+        )
+
+
+class CfBillingRunwaySensor(CfBillingBaseSensor):
+    """Wait until the credits last for less than so many days, and return how long they last.
+
+    The result is that of ``CfBillingGetRunwayOperator``. Two requests for each poll. Further parameters:
+    :class:`CfBillingBaseSensor`.
+
+    :param below_days: wait until fewer days than this are left, at the faster of two paces: the last seven
+        days and the last 24 hours.
+    """
+
+    template_fields: Sequence[str] = (*CfBillingBaseSensor.template_fields, "below_days")
+
+    def __init__(self, *, below_days: float | str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.below_days = below_days
+        self._set_start_trigger()
+
+    def trigger(self, *, ends_task: bool = False) -> CfBillingRunwayTrigger:
+        from airflow_provider_cfbilling.triggers.cfbilling import CfBillingRunwayTrigger
+
+        return CfBillingRunwayTrigger(
+            self.cfbilling_conn_id,
+            self.account_id,
+            self.poke_interval,
+            below_days=self.below_days,
             ends_task=ends_task,
         )
 

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from airflow_provider_cfbilling.api.client import CfBillingClient
     from airflow_provider_cfbilling.api.models import CreditBalance
     from airflow_provider_cfbilling.charging.progress import Progress
+    from airflow_provider_cfbilling.forecast import Runway
 else:
     BaseEventTrigger = getattr(airflow_triggers, "BaseEventTrigger", BaseTrigger)  # Airflow 3.0 and later
 
 _AFTER_AN_ERROR_SECONDS = 30.0
+_RUNWAY_HYSTERESIS = 1.1
 
 
 class CfBillingTopupConfigErrorTrigger(CfBillingWaitTrigger):
@@ -122,6 +124,39 @@ class CfBillingCreditBalanceTrigger(CfBillingWaitTrigger):
 
     def describe(self, value: CreditBalance) -> str:
         return f"The balance is {cents_and_dollars(value.balance_cents)}."
+
+
+class CfBillingRunwayTrigger(CfBillingWaitTrigger):
+    """Fire when the credits last for less than so many days.
+
+    :param below_days: fire when fewer days are left; a number, or its text as a template renders it.
+    """
+
+    def __init__(
+        self,
+        cfbilling_conn_id: str,
+        account_id: str | None,
+        poll_interval: float,
+        below_days: Any,
+        ends_task: bool = False,
+    ) -> None:
+        super().__init__(cfbilling_conn_id, account_id, poll_interval, ends_task)
+        self.below_days = below_days
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "below_days": self.below_days}
+
+    def validate(self) -> None:
+        self.below_days = validation.required("below_days", validation.days("below_days", self.below_days))
+
+    def query(self) -> Query:
+        return (_get_runway,)
+
+    def evaluate(self, value: Runway) -> dict[str, Any] | None:
+        return value.to_dict() if value.is_below(self.below_days) else None
+
+    def describe(self, value: Runway) -> str:
+        return f"{value}."
 
 
 class CfBillingTopupCompletedTrigger(CfBillingWaitTrigger):
@@ -253,12 +288,19 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
         interval = validation.seconds("poll_interval", poll_interval) or 60.0
         super().__init__(cfbilling_conn_id, account_id, interval)
 
-    @abstractmethod
-    def edge(self, balance: CreditBalance) -> str:
-        """Return what to fire for, in other words for each time that it began to hold; empty for nothing."""
+    def query(self) -> Query:
+        """Return what to read."""
+        return (_get_credit_balance,)
 
     @abstractmethod
-    def payload(self, balance: CreditBalance) -> dict[str, Any]:
+    def edge(self, value: Any, known: str | None) -> str:
+        """Return what to fire for, in other words for each time that it began to hold; empty for nothing.
+
+        :param known: what it returned last.
+        """
+
+    @abstractmethod
+    def payload(self, value: Any) -> dict[str, Any]:
         """Return the event's payload."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -270,18 +312,17 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
                 if store and known is None:
                     store, known = await self._recalled(store)
                 settings = await self._settings(self.account_id)
-                async for polled in self._poll(settings, (_get_credit_balance,)):
+                async for polled in self._poll(settings, self.query()):
                     if polled.error:
                         continue
-                    balance = polled.value
-                    edge = self.edge(balance)
+                    edge = self.edge(polled.value, known)
                     if edge == known:
                         continue
                     if store:  # before it fires: an event that comes twice may start a top-up twice
                         await store.aset(self._memory_key, edge)
                     fires, known = bool(edge) and known is not None, edge
                     if fires:
-                        yield TriggerEvent({"account_id": settings.account_id, **self.payload(balance)})
+                        yield TriggerEvent({"account_id": settings.account_id, **self.payload(polled.value)})
             except Exception as error:  # nothing would start it again
                 self.log.warning("Cannot watch, and will try again: %s", error)
             await asyncio.sleep(max(self.poll_interval, _AFTER_AN_ERROR_SECONDS))
@@ -320,12 +361,12 @@ class CfBillingTopupConfigErrorEventTrigger(_EventTrigger):
     ) -> None:
         super().__init__(cfbilling_conn_id, account_id, poll_interval)
 
-    def edge(self, balance: CreditBalance) -> str:
-        config = balance.topup_config
+    def edge(self, value: CreditBalance, known: str | None) -> str:
+        config = value.topup_config
         return f"{config.state} {config.last_failed_at or ''}" if config.is_broken() else ""
 
-    def payload(self, balance: CreditBalance) -> dict[str, Any]:
-        return {"topup_config": balance.topup_config.to_dict()}
+    def payload(self, value: CreditBalance) -> dict[str, Any]:
+        return {"topup_config": value.topup_config.to_dict()}
 
 
 class CfBillingLowBalanceEventTrigger(_EventTrigger):
@@ -352,11 +393,53 @@ class CfBillingLowBalanceEventTrigger(_EventTrigger):
     def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "below_cents": self.below_cents}
 
-    def edge(self, balance: CreditBalance) -> str:
-        return "low" if balance.balance_cents < self.below_cents else ""
+    def edge(self, value: CreditBalance, known: str | None) -> str:
+        return "low" if value.balance_cents < self.below_cents else ""
 
-    def payload(self, balance: CreditBalance) -> dict[str, Any]:
-        return {"balance_cents": balance.balance_cents, "below_cents": self.below_cents}
+    def payload(self, value: CreditBalance) -> dict[str, Any]:
+        return {"balance_cents": value.balance_cents, "below_cents": self.below_cents}
+
+
+class CfBillingLowRunwayEventTrigger(_EventTrigger):
+    """Start Dags when the credits last for less than so many days.
+
+    For an ``AssetWatcher`` (Airflow 3.0 and later). Fires again once they have lasted a tenth longer than
+    that: spending goes up and down, and an hour's dip is no news. Two requests for each poll.
+
+    :param below_days: the line, in days.
+    :param cfbilling_conn_id: the Airflow connection.
+    :param account_id: the account to watch in place of the connection's, 32 hex digits.
+    :param poll_interval: seconds between two polls.
+    """
+
+    def __init__(
+        self,
+        below_days: float,
+        cfbilling_conn_id: str = "cfbilling_default",
+        account_id: str | None = None,
+        poll_interval: float = 60.0,
+    ) -> None:
+        super().__init__(cfbilling_conn_id, account_id, poll_interval)
+        self.below_days = validation.required("below_days", validation.days("below_days", below_days))
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "below_days": self.below_days}
+
+    def query(self) -> Query:
+        return (_get_runway,)
+
+    def edge(self, value: Runway, known: str | None) -> str:
+        line = self.below_days * (_RUNWAY_HYSTERESIS if known else 1)
+        return "low" if value.is_below(line) else ""
+
+    def payload(self, value: Runway) -> dict[str, Any]:
+        return {**value.to_dict(), "below_days": self.below_days}
+
+
+def _get_runway(client: CfBillingClient) -> Runway:
+    from airflow_provider_cfbilling.forecast import read_runway
+
+    return read_runway(client)
 
 
 def _get_credit_balance(client: CfBillingClient) -> CreditBalance:

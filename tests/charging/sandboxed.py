@@ -106,7 +106,7 @@ class Task:
     def protocol(
         self,
         *,
-        amount_cents: int = AMOUNT_CENTS,
+        amount_cents: int | None = AMOUNT_CENTS,
         account_id: str | None = None,
         window_seconds: float = 600.0,
         wait_seconds: float | None = 3600.0,

@@ -13,7 +13,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingInvalidRequestError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.charging.errors import BalanceAboveThreshold
+from airflow_provider_cfbilling.charging.errors import TopupNotNeeded
 from airflow_provider_cfbilling.charging.guards import check_order, period_start
 from airflow_provider_cfbilling.charging.order import BUDGET_PERIODS, TopupOrder
 from airflow_provider_cfbilling.sandbox import Sandbox
@@ -83,9 +83,7 @@ def test_balance_must_be_below_the_line(
     sandbox.configure(balance_cents=balance_cents)
     order = {"only_if_balance_below_cents": 500, "payment_method_id": payment_method_id}
     if enough:
-        with pytest.raises(
-            BalanceAboveThreshold, match=r"is not below 500 cents \(\$5\.00\). Nothing was charged"
-        ):
+        with pytest.raises(TopupNotNeeded, match=r"is not below 500 cents \(\$5\.00\). Nothing was charged"):
             check(client, **order)
     else:
         check(client, **order)
@@ -95,8 +93,43 @@ def test_enough_balance_says_so_even_where_a_charge_would_be_refused(
     sandbox: Sandbox, client: CfBillingClient
 ):
     sandbox.configure(balance_cents=500.0, default_payment_method=None, max_cents=1000)
-    with pytest.raises(BalanceAboveThreshold):
+    with pytest.raises(TopupNotNeeded):
         check(client, 5000, only_if_balance_below_cents=500)
+
+
+# runway
+
+
+@pytest.mark.parametrize(("days", "enough"), [(9.5, True), (10.5, False)])
+def test_runway_must_be_below_the_line(sandbox: Sandbox, client: CfBillingClient, days: float, enough: bool):
+    sandbox.configure(balance_cents=2500, spend_per_day_cents=250)
+    if enough:
+        with pytest.raises(TopupNotNeeded, match=r"lasts .* days.* That is not below 9.5 days. Nothing was"):
+            check(client, only_if_runway_below_days=days)
+    else:
+        check(client, only_if_runway_below_days=days)
+    assert len(sandbox.requests("getCreditBalance")) == 1
+
+
+def test_credits_that_are_not_spent_last(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(balance_cents=1, spend_per_day_cents=0)
+    with pytest.raises(TopupNotNeeded, match="nothing was spent in the last seven days"):
+        check(client, only_if_runway_below_days=365)
+
+
+def test_both_guards_must_hold(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.configure(balance_cents=2500, spend_per_day_cents=250)
+    both = {"only_if_runway_below_days": 14, "only_if_balance_below_cents": 2500}
+    with pytest.raises(TopupNotNeeded):
+        check(client, **both)
+    check(client, **{**both, "only_if_balance_below_cents": 2501})
+
+
+def test_usage_that_cannot_be_read_stops_what_depends_on_it(sandbox: Sandbox, client: CfBillingClient):
+    sandbox.fault("getUsageHistory", "status", status=404, times=None)
+    with pytest.raises(CfBillingError):
+        check(client, only_if_runway_below_days=14)
+    check(client)
 
 
 # budget

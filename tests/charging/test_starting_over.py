@@ -8,8 +8,8 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.charging.errors import (
-    BalanceAboveThreshold,
     ChargeUnconfirmedError,
+    TopupNotNeeded,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.charging.sandboxed import (
@@ -93,7 +93,7 @@ def test_try_after_one_that_only_started_charges_at_once(sandbox: Sandbox, task:
 
 def test_guard_that_says_no_leaves_nothing_but_the_start_behind(sandbox: Sandbox, task: Task):
     sandbox.configure(balance_cents=500)
-    with pytest.raises(BalanceAboveThreshold):
+    with pytest.raises(TopupNotNeeded):
         task.run(only_if_balance_below_cents=500)
     assert task.kept.states == ["started"]
     sandbox.configure(balance_cents=499)

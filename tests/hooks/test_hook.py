@@ -276,7 +276,7 @@ def test_error_of_the_api_becomes_one_that_airflow_acts_on(kind: type[errors.CfB
 
 def test_balance_that_is_enough_skips_the_task():
     with pytest.raises(AirflowSkipException, match="it is enough"), airflow_errors():
-        raise charging.BalanceAboveThreshold("it is enough")
+        raise charging.TopupNotNeeded("it is enough")
 
 
 def test_lost_answer_of_a_top_up_fails_for_good_and_is_not_sent_again(sandbox: Sandbox):

@@ -95,6 +95,14 @@ def test_named_payment_method_is_charged(sandbox: Sandbox, dag_folder: DagFolder
         ({"amount_cents": 999}, "amount_cents must be at least 1000 ($10.00); got 999"),
         ({"payment_method_id": "pm 1"}, "payment_method_id must be an id made of letters, digits"),
         ({"only_if_balance_below_cents": 0}, "only_if_balance_below_cents must be a number of cents above 0"),
+        (
+            {"only_if_runway_below_days": "soon"},
+            "only_if_runway_below_days must be a number of days above 0; got 'soon'",
+        ),
+        (
+            {"amount_cents": None, "target_balance_cents": "{{ '' }}"},
+            "amount_cents must be a whole number of cents",
+        ),
         ({"budget_cents": 5000}, "budget_cents and budget_period belong together"),
         ({"budget_period": "day"}, "budget_cents and budget_period belong together"),
         ({"budget_cents": True, "budget_period": "day"}, "budget_cents must be a number of cents above 0"),
@@ -161,6 +169,38 @@ def test_balance_guard_charges_when_it_is_low(sandbox: Sandbox, dag_folder: DagF
     run = top_up(dag_folder, only_if_balance_below_cents="{{ 1000 }}")
     assert run.state == "success"
     assert len(sandbox.charges()) == 1
+
+
+@pytest.mark.parametrize(("days", "state"), [("{{ 9 }}", "skipped"), ("{{ 11 }}", "success")])
+def test_runway_guard(sandbox: Sandbox, dag_folder: DagFolder, days: str, state: str) -> None:
+    sandbox.configure(balance_cents=2500, spend_per_day_cents=250)
+    run = top_up(dag_folder, only_if_runway_below_days=days)
+    assert run.tasks == {"task": state}
+    assert posted(sandbox) == (state == "success")
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_target_balance(sandbox: Sandbox, dag_folder: DagFolder, deferrable: bool) -> None:
+    sandbox.configure(balance_cents=640.19)
+    target = {"amount_cents": None, "target_balance_cents": "{{ 10000 }}", "deferrable": deferrable}
+    run = top_up(dag_folder, **target)
+    assert (run.result()["amount_cents"], run.result()["outcome"]) == (9400, "charged")
+    assert top_up(dag_folder, **target).tasks == {"task": "skipped"}
+    (charge,) = sandbox.charges()
+    assert charge.amount_cents == 9400
+
+
+def test_dry_run_to_a_target_returns_what_is_missing(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=5000)
+    run = top_up(dag_folder, amount_cents=None, target_balance_cents=10_000, dry_run=True)
+    assert (run.result()["amount_cents"], run.result()["outcome"]) == (5000, "dry_run")
+    assert posted(sandbox) == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"amount_cents": 2500, "target_balance_cents": 10_000}])
+def test_amount_or_target_must_be_given(given: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="Give either amount_cents or target_balance_cents"):
+        CfBillingCreateTopupOperator(task_id="task", **given)
 
 
 def test_budget_counts_what_was_charged_already(sandbox: Sandbox, dag_folder: DagFolder) -> None:

@@ -1,5 +1,7 @@
 """The operators that only read."""
 
+from datetime import datetime
+
 import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
@@ -12,6 +14,16 @@ def test_balance_is_returned_with_its_unit(sandbox: Sandbox, dag_folder: DagFold
     assert run.state == "success"
     assert run.result()["balance_cents"] == 640.19
     assert run.result()["payment_method"] == {"brand": "visa", "last4": "4242"}
+
+
+def test_runway_is_returned_with_its_units(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=2400, spend_per_day_cents=240)
+    run = dag_folder.run("CfBillingGetRunwayOperator(task_id='task')")
+    assert run.state == "success"
+    runway = run.result()
+    assert (runway["balance_cents"], runway["observed_days"]) == (2400, 7)
+    assert runway["days_left"] == pytest.approx(10, rel=0.05)
+    assert datetime.fromisoformat(runway["ends_at"]).tzinfo is not None
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,31 @@ def test_sensor_waits_until_the_balance_has_crossed_the_line(
     assert run.result()["balance_cents"] == after
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("days", ["5", "'{{ 5 }}'"])
+def test_sensor_waits_until_the_credits_last_for_less(
+    sandbox: Sandbox, dag_folder: DagFolder, mode: str, days: str
+) -> None:
+    line = f"below_days={'5' if 'start_from' in mode else days}"
+    sandbox.configure(balance_cents=1500, spend_per_day_cents=240)
+    crossing = after_looks(sandbox, "getUsageHistory", lambda: sandbox.configure(balance_cents=1000))
+    run = wait(dag_folder, "CfBillingRunwaySensor", f"{line}, {mode}")
+    crossing.join()
+    assert run.state == "success"
+    assert (run.result()["balance_cents"], run.result()["observed_days"]) == (1000, 7)
+    assert 4 < run.result()["days_left"] < 5
+
+
+@pytest.mark.parametrize("mode", MODES[:3])
+def test_days_that_are_none_fail_without_a_request(
+    sandbox: Sandbox, dag_folder: DagFolder, mode: str
+) -> None:
+    run = wait(dag_folder, "CfBillingRunwaySensor", f"below_days='{{{{ -1 }}}}', {mode}")
+    assert run.state == "failed"
+    assert "below_days must be a number of days above 0; got '-1'" in run.ends
+    assert sandbox.requests() == []
+
+
 @pytest.mark.parametrize("mode", MODES[:3])
 def test_sensor_waits_until_a_topup_has_settled(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
     sandbox.configure(settle_seconds=1.5)

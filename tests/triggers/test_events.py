@@ -14,6 +14,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.triggers import cfbilling as triggers
 from airflow_provider_cfbilling.triggers.cfbilling import (
     CfBillingLowBalanceEventTrigger,
+    CfBillingLowRunwayEventTrigger,
     CfBillingTopupConfigErrorEventTrigger,
 )
 from tests.raw_servers import fresh_token
@@ -111,6 +112,15 @@ def failure(sandbox: Sandbox, at: float) -> Callable[[], object]:
 def test_balance_fires_each_time_it_crosses_the_line(sandbox: Sandbox, store: Store | None):
     steps = [balance(sandbox, cents) for cents in (999, 998, 1000, 999.99)]
     assert watch(sandbox, low(), *steps, store=store) == [0, 1, 1, 1, 2]
+
+
+@needs_asset_watcher
+@pytest.mark.parametrize("store", [None, Store()], ids=["no memory", "memory"])
+def test_runway_fires_again_only_once_it_has_been_clearly_longer(sandbox: Sandbox, store: Store | None):
+    sandbox.configure(spend_per_day_cents=240)
+    trigger = CfBillingLowRunwayEventTrigger(5, poll_interval=INTERVAL)
+    steps = [balance(sandbox, cents) for cents in (1100, 1240, 1100, 2000, 1100)]
+    assert watch(sandbox, trigger, *steps, store=store) == [0, 1, 1, 1, 1, 2]
 
 
 @needs_asset_watcher

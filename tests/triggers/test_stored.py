@@ -16,6 +16,8 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.triggers.cfbilling import (
     CfBillingCreditBalanceTrigger,
     CfBillingLowBalanceEventTrigger,
+    CfBillingLowRunwayEventTrigger,
+    CfBillingRunwayTrigger,
     CfBillingTopupCompletedTrigger,
     CfBillingTopupConfigErrorEventTrigger,
     CfBillingTopupConfigErrorTrigger,
@@ -40,6 +42,10 @@ STORED = [
         f'{{{COMMON}, "ends_task": false, "below_cents": 2000, "at_least_cents": null}}',
     ),
     (
+        CfBillingRunwayTrigger("c", ACCOUNT_ID, 60, 5),
+        f'{{{COMMON}, "ends_task": false, "below_days": 5}}',
+    ),
+    (
         CfBillingTopupCompletedTrigger("c", ACCOUNT_ID, 60, "in_1"),
         f'{{{COMMON}, "ends_task": false, "payment_intent_id": "in_1"}}',
     ),
@@ -55,6 +61,7 @@ if HAS_ASSET_WATCHER:
             CfBillingLowBalanceEventTrigger(2000, "c", ACCOUNT_ID, 60),
             f'{{{COMMON}, "below_cents": 2000}}',
         ),
+        (CfBillingLowRunwayEventTrigger(5, "c", ACCOUNT_ID, 60), f'{{{COMMON}, "below_days": 5}}'),
     ]
 
 
