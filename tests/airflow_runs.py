@@ -23,10 +23,12 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cfbilling.operators.cfbilling import (
     CfBillingCreateTopupOperator,
     CfBillingGetCreditBalanceOperator,
+    CfBillingGetRunwayOperator,
     CfBillingGetTopupConfigOperator,
 )
 from airflow_provider_cfbilling.sensors.cfbilling import (
     CfBillingCreditBalanceSensor,
+    CfBillingRunwaySensor,
     CfBillingTopupCompletedSensor,
     CfBillingTopupConfigErrorSensor,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 from tests.faults.answers import failing_reads, lost_answers
@@ -25,6 +26,14 @@ def all_rows() -> list[Row]:
         *asking_rows(),
         *longer_rows(),
         *rows_with_anything(),
+        *_to_a_target([*kills(), *orphans(), *failing_journals(), *variables_rows()]),
+    ]
+
+
+def _to_a_target(rows: list[Row]) -> list[Row]:
+    """Return the same rows for a top-up to a balance: each try may find another amount to be missing."""
+    return [
+        replace(row, name=f"to a target: {row.name}", to_target=True) for row in rows if row.ends == "charged"
     ]
 
 

@@ -47,6 +47,7 @@ class Row:
     :param in_one_try: no second try may be needed, unless the machine is too slow for the lab's short limits.
     :param beyond_promise: the charge is listed later than the window, so that it may be denied at first.
     :param says: what the last message must hold; ``{invoice}`` is the id of the charge's invoice.
+    :param to_target: the task tops up to a balance; what is missing is its amount.
     :param trigger: why no trigger can wait: ``broken`` or ``missing`` (its connection), or ``fails`` (as a
         whole).
     :param store: only with the task state store (True), or only with Variables (False).
@@ -67,6 +68,7 @@ class Row:
     in_one_try: bool = False
     beyond_promise: bool = False
     says: tuple[str, ...] = ()
+    to_target: bool = False
     trigger: Any = None
     store: bool | None = None
     deferrable: bool | None = None

@@ -103,8 +103,11 @@ class Trial:
 
     def task(self, name: str = "topup", *, amount_cents: int = 2500) -> Task:
         """A task of its own Dag run, or of one that its name tells apart."""
+        amount: dict[str, Any] = {"amount_cents": amount_cents}
+        if self.row.to_target:
+            amount = {"target_balance_cents": self.sandbox.balance_cents(self.account_id) + amount_cents}
         operator = {
-            "amount_cents": amount_cents,
+            **amount,
             "deferrable": self.mode.deferrable,
             "poll_interval": self._randomness.uniform(0.1, 0.4),
             "timeout": 15.0,
@@ -149,7 +152,11 @@ class Trial:
         return drawn(plan, self._randomness)
 
     def _hear(self, task: Task, ending: Ending) -> None:
-        """Catch a lie when it is told."""
+        """Catch a lie when it is told. Meanwhile credits are spent, and more is missing to a target."""
+        if self.row.to_target:
+            spent = self._randomness.uniform(0, 900)
+            balance_cents = self.sandbox.balance_cents(self.account_id) - spent
+            self.sandbox.configure(self.account_id, balance_cents=balance_cents)
         message = ending.get("message", "")
         denies = "Nothing was charged" in message and not self.row.beyond_promise
         if denies and self._charges_of(task, self.charges()):
@@ -160,11 +167,12 @@ class Trial:
             self._lies.append(f"{task.name} does not say whether money moved: {message}")
 
     def _charges_of(self, task: Task, charges: list[Charge]) -> list[Charge]:
-        return [charge for charge in charges if charge.amount_cents == task.operator["amount_cents"]]
+        amount_cents = task.operator.get("amount_cents")  # to a target every amount may be right
+        return [charge for charge in charges if amount_cents in (None, charge.amount_cents)]
 
     def _judgement(self, charges: list[Charge]) -> tuple[Judgement, str]:
-        for amount_cents, wanted in Counter(task.operator["amount_cents"] for task in self._tasks).items():
-            made = [charge for charge in charges if charge.amount_cents == amount_cents]
+        for amount_cents, wanted in Counter(t.operator.get("amount_cents") for t in self._tasks).items():
+            made = [charge for charge in charges if amount_cents in (None, charge.amount_cents)]
             if len(made) > wanted:
                 return "double", f"{wanted} charge(s) of {amount_cents} wanted, {len(made)} made"
         claimed = [task.ending["result"]["payment_intent_id"] for task in self._tasks if _succeeded(task)]
@@ -187,7 +195,9 @@ class Trial:
             return f"no charge {result['payment_intent_id']}"
         if result["status"] != ("completed" if waits else "pending") or (waits and charge.status != "paid"):
             return f"reported as {result['status']}, and it is {charge.status}"
-        if (result["amount_cents"], result["account_id"]) != (charge.amount_cents, charge.account_id):
+        unknown = self.row.to_target and result["outcome"] == "adopted" and result["amount_cents"] is None
+        reported = (charge.amount_cents if unknown else result["amount_cents"], result["account_id"])
+        if reported != (charge.amount_cents, charge.account_id):
             return f"reported {result}, charged {charge}"
         return ""
 
