@@ -8,10 +8,11 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo test test-all test-matrix test-pythons test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
+.PHONY: help demo ui test test-all test-matrix test-pythons test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
 
 help:
 	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
+	@echo "make ui                look at the credits page in a whole Airflow, with a sandbox; Ctrl-C stops it"
 	@echo "make test              run the fast tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
 	@echo "make test-all          run all tests: whole Airflows, the fault lab and the docs' commands too"
 	@echo "make test-matrix       run all tests on every supported Airflow"
@@ -29,6 +30,9 @@ help:
 
 demo: $(NOX)
 	@$(NOX) --session demo
+
+ui: $(NOX)
+	@$(NOX) --session ui
 
 test: $(NOX)
 	@$(NOX) --session "test($(AIRFLOW))" -- $(ARGS)

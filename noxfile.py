@@ -136,6 +136,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def ui(session: nox.Session) -> None:
+    """Serve Airflow's UI with the credits page, and a sandbox with three accounts, until Ctrl-C."""
+    install(session, NEWEST, "-e", ".[sandbox]")
+    session.run("python", "demo/ui.py")
+
+
+@nox.session
 def check(session: nox.Session) -> None:
     """Lint, types, and what the built package holds."""
     install(session, NEWEST, "-e", ".[dev]")

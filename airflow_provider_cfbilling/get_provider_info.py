@@ -29,6 +29,31 @@ def get_provider_info() -> dict[str, object]:
             f"{_PACKAGE}.links.CfBillingDashboardLink",
             f"{_PACKAGE}.links.CfBillingInvoiceLink",
         ],
+        "config": {
+            "cfbilling": {
+                "description": "The page AI Gateway credits in Airflow's UI (Airflow 3.1 and later).",
+                "options": {
+                    "credits_page": {
+                        "description": "Whether there is such a page.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    },
+                    "page_connections": {
+                        "description": (
+                            "Ids of connections of a secrets backend that the page shows, separated by "
+                            "commas: they cannot be listed. Connections of the metadata database and of the "
+                            "environment are shown without it."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "cfbilling_default,cfbilling_research",
+                        "default": "",
+                    },
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "cfbilling",

@@ -83,7 +83,7 @@ def demonstrate(home: Path) -> None:
     show_where_to_look(home, airflow.log)
 
 
-def open_sandbox(home: Path) -> Any:
+def open_sandbox(home: Path, accounts: int = 1) -> Any:
     """Return a sandbox with empty books, which are kept so that you can inspect them afterwards."""
     from airflow_provider_cfbilling.sandbox import Sandbox
 
@@ -91,7 +91,7 @@ def open_sandbox(home: Path) -> Any:
     for file in home.glob("sandbox.db*"):
         file.unlink()
     try:
-        return Sandbox(database=home / "sandbox.db", settle_seconds=0)
+        return Sandbox(database=home / "sandbox.db", accounts=accounts, settle_seconds=0)
     except ModuleNotFoundError as error:
         message = f"{error}. Install this package with its extra: airflow-provider-cfbilling[sandbox]"
         raise DemoError(message) from None
@@ -120,12 +120,12 @@ class Airflow:
         self._run("db", "migrate")
         migrated.touch()
 
-    def run_dag(self, connection_uri: str) -> DagRun:
-        """Run the Dag to its end, and show what our task logs."""
+    def run_dag(self, connection_uri: str | None = None) -> DagRun:
+        """Run the Dag to its end, and show what our task logs. Without an URI with the stored connection."""
         runs_before = self._count_runs()
         self._run(
             *("dags", "test", DAG_ID),
-            environment={"AIRFLOW_CONN_CFBILLING_DEFAULT": connection_uri},
+            environment={"AIRFLOW_CONN_CFBILLING_DEFAULT": connection_uri} if connection_uri else {},
             on_line=Excerpt().show,
             may_fail=True,  # what became of the run is read from the database
         )

@@ -188,7 +188,7 @@ class Operations:
         history = [
             {
                 "id": f"{grouping}_{number}",
-                "aggregated_value": _spend_dollars(number, grouping, call.account),
+                "aggregated_value": _spend_dollars(number + int(call.account_id, 16), grouping, call.account),
                 "start_time": number * width,
                 "end_time": (number + 1) * width,
             }

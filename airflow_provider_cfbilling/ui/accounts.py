@@ -1,0 +1,203 @@
+"""Reads what the page shows: for all viewers of an api-server's process one request per kind and minute."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+from airflow.models import Connection
+from airflow.providers.common.compat.sdk import conf
+from airflow.utils.session import create_session
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import select
+
+from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.models import (
+    CreditBalance,
+    Invoice,
+    InvoiceHistory,
+    UsageHistory,
+    UsageWindow,
+)
+from airflow_provider_cfbilling.api.settings import Settings
+from airflow_provider_cfbilling.forecast import Runway, read_usage, runway
+from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook, settings_from_connection
+from airflow_provider_cfbilling.triggers.base import described_error
+from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight
+
+log = logging.getLogger(__name__)
+
+DAYS = 30
+_MAX_AGE_SECONDS = 60.0
+# How long a page waits for Cloudflare. What comes later is shown by the next one.
+_PATIENCE_SECONDS = 5.0
+# A read that nobody waits for any more must not hold its thread for the minute that a task may take.
+_READ_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is known of one connection's account.
+
+    :param balance: None if it was never read.
+    :param runway: None if balance or usage were never read.
+    :param usage: hour by hour, of the last 30 days.
+    :param manual: invoices of top-ups by people and Dags, newest first; at most one page of the history.
+    :param automatic: those of the automatic top-up.
+    :param age_seconds: of the oldest of what is shown; None if there is nothing.
+    :param problem: why something could not be read, or the connection not be used.
+    """
+
+    conn_id: str
+    balance: CreditBalance | None = None
+    runway: Runway | None = None
+    usage: tuple[UsageWindow, ...] = ()
+    manual: tuple[Invoice, ...] = ()
+    automatic: tuple[Invoice, ...] = ()
+    read_at: datetime | None = None
+    age_seconds: float | None = None
+    problem: str | None = None
+
+    @property
+    def invoices(self) -> tuple[Invoice, ...]:
+        """All of them, newest first."""
+        dated = [invoice for invoice in (*self.manual, *self.automatic) if invoice.created_at]
+        return tuple(sorted(dated, key=_created_at, reverse=True))
+
+
+def _created_at(invoice: Invoice) -> float:
+    return invoice.created_at.timestamp() if invoice.created_at else 0.0
+
+
+# Each names, as the key of a shared poll, one kind of request.
+
+
+def get_balance(client: CfBillingClient) -> CreditBalance:
+    return client.get_credit_balance()
+
+
+def get_usage(client: CfBillingClient) -> UsageHistory:
+    return read_usage(client, DAYS)
+
+
+def get_manual_invoices(client: CfBillingClient) -> InvoiceHistory:
+    return client.get_invoice_history("manual")
+
+
+def get_automatic_invoices(client: CfBillingClient) -> InvoiceHistory:
+    return client.get_invoice_history("auto")
+
+
+_QUERIES = (get_balance, get_usage, get_manual_invoices, get_automatic_invoices)
+
+# What was read last, by connection: only for as long as it is the same account with the same credentials.
+_last_read: dict[str, tuple[Settings, dict[Callable[..., Any], PollResult]]] = {}
+
+
+def may_read_connections(user: Any) -> bool:
+    """Return whether the user may read connections at all."""
+    return bool(get_auth_manager().is_authorized_connection(method="GET", user=user))
+
+
+async def readable_connections(user: Any) -> list[Connection]:
+    """Return the connections to show to a user: stored ones, and those that have been named."""
+    found = {connection.conn_id: connection for connection in await run_in_threadpool(_stored)}
+    # Such a connection belongs to no team: with teams, everybody would see it.
+    if not conf.getboolean("core", "multi_team", fallback=False):
+        for conn_id in _named():
+            if conn_id not in found and (connection := await _from_secrets(conn_id)):
+                found[conn_id] = connection
+    return await run_in_threadpool(lambda: [each for each in found.values() if _may_read(each, user)])
+
+
+def _stored() -> list[Connection]:
+    with create_session() as session:
+        rows = session.scalars(
+            select(Connection).where(Connection.conn_type == CfBillingHook.conn_type)
+        ).all()
+        session.expunge_all()
+    return list(rows)
+
+
+def _named() -> Iterator[str]:
+    """Secrets backends cannot be listed."""
+    yield CfBillingHook.default_conn_name
+    for name, value in os.environ.items():
+        if name.startswith("AIRFLOW_CONN_") and CfBillingHook.conn_type in value:
+            yield name.removeprefix("AIRFLOW_CONN_").lower()
+    for conn_id in conf.get("cfbilling", "page_connections", fallback="").split(","):
+        if conn_id.strip():
+            yield conn_id.strip()
+
+
+async def _from_secrets(conn_id: str) -> Connection | None:
+    async def find() -> Connection | None:
+        return await run_in_threadpool(Connection.get_connection_from_secrets, conn_id)
+
+    result = await single_flight().result(("connection", conn_id), find, max_age=_MAX_AGE_SECONDS)
+    connection: Connection | None = result.value  # an error: there is none
+    return connection if connection and connection.conn_type == CfBillingHook.conn_type else None
+
+
+def _may_read(connection: Connection, user: Any) -> bool:
+    team = getattr(connection, "team_name", None)  # Airflow 3.2 and later
+    details = ConnectionDetails(conn_id=connection.conn_id, **({"team_name": team} if team else {}))
+    return bool(get_auth_manager().is_authorized_connection(method="GET", user=user, details=details))
+
+
+async def read_accounts(connections: list[Connection]) -> list[Account]:
+    """Read all accounts at once; none takes longer than five seconds."""
+    return list(await asyncio.gather(*map(_read_account, connections)))
+
+
+async def _read_account(connection: Connection) -> Account:
+    try:
+        settings = await run_in_threadpool(settings_from_connection, connection)
+    except Exception as error:  # of one connection, which must not hide the others
+        return Account(connection.conn_id, problem=described_error(error))
+    settings = replace(settings, read_timeout=min(settings.read_timeout, _READ_TIMEOUT_SECONDS))
+    known = _last_read.get(connection.conn_id)
+    if known is None or known[0] != settings:
+        known = _last_read[connection.conn_id] = (settings, {})
+    problems = await asyncio.gather(*(_read(settings, query, known[1]) for query in _QUERIES))
+    return _account(connection.conn_id, known[1], next(filter(None, problems), None))
+
+
+async def _read(
+    settings: Settings, query: Callable[..., Any], last: dict[Callable[..., Any], PollResult]
+) -> str | None:
+    """Read, and keep what was read. Return what is wrong, if so."""
+    try:
+        polled = await asyncio.wait_for(
+            shared_poll(settings, query, max_age=_MAX_AGE_SECONDS), _PATIENCE_SECONDS
+        )
+    except TimeoutError:
+        return f"Cloudflare has not responded within {_PATIENCE_SECONDS:g} s."
+    if polled.error:
+        return described_error(polled.error)
+    last[query] = polled
+    return None
+
+
+def _account(conn_id: str, read: dict[Callable[..., Any], PollResult], problem: str | None) -> Account:
+    values = {query: result.value for query, result in read.items()}
+    balance, usage = values.get(get_balance), values.get(get_usage)
+    manual, automatic = values.get(get_manual_invoices), values.get(get_automatic_invoices)
+    return Account(
+        conn_id,
+        balance=balance,
+        runway=runway(balance.balance_cents, usage.history, usage.server_time) if balance and usage else None,
+        usage=usage.history if usage else (),
+        manual=manual.invoices if manual else (),
+        automatic=automatic.invoices if automatic else (),
+        read_at=usage.server_time if usage else None,
+        age_seconds=max((result.age for result in read.values()), default=None),
+        problem=problem,
+    )
