@@ -50,9 +50,7 @@ def bars(title: str, days: Sequence[date], series: Sequence[Series]) -> str:
                 f'height="{tall:.1f}"><title>{escape(tooltip)}</title></rect>'
             )
         if (len(days) - 1 - number) % _DATE_EVERY == 0:
-            parts.append(
-                f'<text x="{x + width / 2:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{day:%b %-d}</text>'
-            )
+            parts.append(f'<text x="{x + width:.1f}" y="{_HEIGHT - 6}" text-anchor="end">{day:%b %-d}</text>')
     total = f"{title}: {dollars(sum(totals))} in {len(days)} days"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(total)}">'
