@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,10 +35,8 @@ def account(conn_id: str = "cfbilling_default", **details: Any) -> Any:
     from airflow_provider_cfbilling.ui.accounts import Account
 
     balance_cents = details.pop("balance_cents", 2400)
-    usage = tuple(
-        UsageWindow(f"{i}", 10, NOW - timedelta(hours=i + 1), NOW - timedelta(hours=i))
-        for i in range(24 * 30)
-    )
+    hours = [NOW - timedelta(hours=back) for back in range(24 * 30 + 1)]
+    usage = tuple(UsageWindow("hour", 10, start, end) for end, start in pairwise(hours))
     config = details.pop("config", ACTIVE)
     card = details.pop("card", PaymentMethod("visa", "4242"))
     given = {
@@ -79,7 +78,7 @@ class Tags(HTMLParser):
 
 def test_card_says_all_that_is_known() -> None:
     words = Tags(page(account(manual=(invoice(invoice_pdf="https://invoices.example.com/1.pdf"),)))).words
-    for said in ("$24.00", "visa ending in 4242", "$2.40", "10.0", "until Dec 5, 2026", "Read 20 s ago"):
+    for said in ("$24.00", "visa ending in 4242", "$2.40", "until Dec 5, 2026", "Read 20 s ago"):
         assert said in words
     for said in ("active", "$20.00 below $5.00", "2026-11-25 12:00", "in_1", "$26.25", "paid", "PDF"):
         assert said in words
