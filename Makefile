@@ -62,7 +62,8 @@ check: $(NOX)
 	@$(NOX) --session check
 
 screenshots: $(NOX)
-	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- --all tests/real_airflow/test_browser.py
+	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- --all \
+		tests/real_airflow/test_browser.py tests/real_airflow/test_credits_page.py
 
 docs: $(NOX)
 	@$(NOX) --session docs

@@ -19,6 +19,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
+from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.api.models import (
     CreditBalance,
     Invoice,
@@ -161,7 +162,7 @@ async def _read_account(connection: Connection) -> Account:
     try:
         settings = await run_in_threadpool(settings_from_connection, connection)
     except Exception as error:  # of one connection, which must not hide the others
-        return Account(connection.conn_id, problem=described_error(error))
+        return Account(connection.conn_id, problem=_problem(error))
     settings = replace(settings, read_timeout=min(settings.read_timeout, _READ_TIMEOUT_SECONDS))
     known = _last_read.get(connection.conn_id)
     if known is None or known[0] != settings:
@@ -181,9 +182,13 @@ async def _read(
     except TimeoutError:
         return f"Cloudflare has not responded within {_PATIENCE_SECONDS:g} s."
     if polled.error:
-        return described_error(polled.error)
+        return _problem(polled.error)
     last[query] = polled
     return None
+
+
+def _problem(error: Exception) -> str:
+    return str(error) if isinstance(error, CfBillingError) else described_error(error)
 
 
 def _account(conn_id: str, read: dict[Callable[..., Any], PollResult], problem: str | None) -> Account:

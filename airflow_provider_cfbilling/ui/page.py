@@ -89,7 +89,8 @@ def _card(account: Account, dag_runs: Mapping[str, tuple[str, str]], base: str) 
     parts = [f"<header><h2>{escape(account.conn_id)}</h2>{read}</header>"]
     if account.problem:
         kept = "" if age is None else " What is shown was read before."
-        parts.append(f'<p class="bad" role="alert">{escape(account.problem)}{kept}</p>')
+        reason = account.problem.removesuffix(".")
+        parts.append(f'<p class="bad" role="alert">{escape(reason)}.{kept}</p>')
     if account.balance:
         parts.append(f"<dl>{_facts(account)}</dl>")
     if account.usage or account.invoices:

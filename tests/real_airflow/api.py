@@ -7,10 +7,16 @@ import requests
 
 
 class Api:
-    """The API server of an Airflow that knows no users: everybody may do everything. Before 3.0 only a UI."""
+    """The API server of an Airflow, before 3.0 only a UI.
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    :param prefix: the path that it is served below.
+    :param user: whose name is the password too; None: everybody may do everything.
+    """
+
+    def __init__(self, port: int, prefix: str = "", user: str | None = None) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}{prefix}"
+        self._user = user
 
     def serves(self) -> bool:
         """Tell whether it answers."""
@@ -18,8 +24,15 @@ class Api:
             return self._request("GET", "/").ok
         return False
 
+    def token(self, user: str | None) -> str:
+        """Log in, and return what proves it."""
+        body = {"json": {"username": user, "password": user}} if user else {}
+        response = self._request("POST" if user else "GET", "/auth/token", **body)
+        assert response.ok, response.text
+        return str(response.json()["access_token"])
+
     def call(self, method: str, path: str, body: dict[str, Any]) -> None:
-        token = self._request("GET", "/auth/token").json()["access_token"]
+        token = self.token(self._user)
         headers = {"Authorization": f"Bearer {token}"}
         response = self._request(method, f"/api/v2/{path}", json=body, headers=headers)
         assert response.ok, f"{method} {path}: {response.status_code} {response.text}"

@@ -19,7 +19,7 @@ _WITHOUT_A_PORT_IS_ANOTHER = ("3.3.1", "3.3.2")
 _USER = "admin"
 _PATIENCE_MS = 30_000
 # A browser in a sandbox of root's does not start; and one in a test has nothing to ask its makers.
-_OPTIONS = [
+OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -29,6 +29,14 @@ _OPTIONS = [
     "--disable-sync",
 ]
 _SCREENSHOTS = os.environ.get("CFBILLING_SCREENSHOTS")
+_LOOKED_AT = os.environ.get("CFBILLING_LOOK_AT")
+
+
+def keep_screenshot(page: Page, name: str, *, only_to_look_at: bool = False) -> None:
+    """Keep a picture for the documentation if requested, or beside it for whoever changes the page."""
+    folder = _LOOKED_AT if only_to_look_at else _SCREENSHOTS
+    if folder:
+        page.screenshot(path=Path(folder, f"{name}.png"), animations="disabled")
 
 
 class Pages:
@@ -79,9 +87,7 @@ class Pages:
         self._go(f"dags/{dag_id}/runs/run/tasks/topup/details")
 
     def screenshot(self, name: str) -> None:
-        """Keep a picture for the documentation, where that was asked for."""
-        if _SCREENSHOTS:
-            self.page.screenshot(path=Path(_SCREENSHOTS, f"{name}.png"), animations="disabled")
+        keep_screenshot(self.page, name)
 
     def _go(self, path: str) -> None:
         self.page.goto(f"{self._airflow.url}/{path}", wait_until="networkidle")
@@ -131,7 +137,7 @@ class PagesBefore3(Pages):
 def visit(airflow: Airflow) -> Iterator[Pages]:
     """Open an Airflow's UI in a browser."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         try:
             page = browser.new_page(viewport={"width": 1100, "height": 760})
             page.set_default_timeout(_PATIENCE_MS)

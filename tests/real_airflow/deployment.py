@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -83,6 +83,9 @@ class Airflow:
     :param dag_ids: the Dags in it.
     :param environment: of all its processes, beside what makes it an Airflow of its own.
     :param wanted: what it consists of; ``WITH_UI`` for one that a browser can visit.
+    :param prefix: the path that it is served below.
+    :param commands: arguments of ``airflow``, to be run before it starts.
+    :param user: who its API is called by; None: it knows no users.
     """
 
     def __init__(
@@ -91,16 +94,22 @@ class Airflow:
         dag_ids: Collection[str],
         environment: Mapping[str, str],
         wanted: Collection[str] = COMPONENTS,
+        *,
+        prefix: str = "",
+        user: str | None = None,
+        commands: Sequence[Sequence[str]] = (),
     ) -> None:
         self._wanted = wanted
+        self._commands = [("db", "migrate"), *commands]
         self._dag_ids = set(dag_ids)
         self.home = Path(tempfile.mkdtemp(prefix="cfbilling-real-airflow-"))
         self._dags = self.home / "dags" / "topups.py"
         self._dags.parent.mkdir()
         self._dags.write_text(dags)
         self._database = NewDatabase(self.home)
-        self._api = Api(free_port())
+        self._api = Api(free_port(), prefix, user)
         self.url = self._api.url
+        self.token = self._api.token
         self._environment = {
             **inherited(),
             **settings(self._database.url, self._api),
@@ -116,7 +125,8 @@ class Airflow:
 
     def __enter__(self) -> Self:
         try:
-            self._command_line.run("db", "migrate")
+            for arguments in self._commands:
+                self._command_line.run(*arguments)
             for component in self._wanted:
                 self.start(component)
             self.wait_until("Airflow runs", self._is_ready, _START_TIMEOUT)
@@ -212,6 +222,10 @@ class Airflow:
             self._api.call("POST", f"dags/{dag_id}/clearTaskInstances", body)
         else:
             self._command_line.run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
+
+    def call(self, method: str, path: str, body: dict[str, Any]) -> None:
+        """Call the public API."""
+        self._api.call(method, path, body)
 
     def pause(self, dag_id: str, paused: bool) -> None:
         self._api.call("PATCH", f"dags/{dag_id}", {"is_paused": paused})
@@ -341,7 +355,7 @@ def settings(database_url: str, api: Api) -> dict[str, str]:
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,
             "CORE__EXECUTION_API_SERVER_URL": f"{api.url}/execution/",
             "API__HOST": "127.0.0.1",
-            "API__PORT": api.url.rpartition(":")[2],
+            "API__PORT": api.port,
             "API__BASE_URL": api.url,
             "API__WORKERS": 1,
             "API__SECRET_KEY": secrets.token_hex(16),
@@ -358,7 +372,7 @@ def settings(database_url: str, api: Api) -> dict[str, str]:
             "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
             "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
             "WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-            "WEBSERVER__WEB_SERVER_PORT": api.url.rpartition(":")[2],
+            "WEBSERVER__WEB_SERVER_PORT": api.port,
             "WEBSERVER__BASE_URL": api.url,
             "WEBSERVER__WORKERS": 1,
         }
