@@ -14,20 +14,21 @@ globalThis["AI Gateway credits"] = function CreditsPage() {
   const [notice, setNotice] = useState("Reading the accounts…");
 
   useEffect(() => {
-    let timer;
-    let loadedAt = 0;
+    let [timer, loadedAt, latest] = [undefined, 0, 0];
     const load = async () => {
       clearTimeout(timer);
       if (document.hidden) return;
       timer = setTimeout(load, 60_000);
+      const mine = ++latest; // an earlier one that ends later has nothing to say any more
       try {
         const response = await fetch(FRAGMENT, { cache: "no-store" });
         const text = response.ok ? await response.text() : "";
+        if (mine !== latest) return;
         if (response.ok || SENTENCES[response.status]) setHtml(text);
         setNotice(response.ok ? "" : SENTENCES[response.status] ?? `Airflow responded with ${response.status}.`);
         if (response.ok) loadedAt = Date.now();
       } catch {
-        setNotice("Airflow cannot be reached. What is shown was read before.");
+        if (mine === latest) setNotice("Airflow cannot be reached. What is shown was read before.");
       }
     };
     const showAges = () =>
