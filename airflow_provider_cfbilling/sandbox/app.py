@@ -24,14 +24,16 @@ _ONLY_ITSELF = (
 
 def build_server(state: SandboxState) -> uvicorn.Server:
     """A server of one state, to be run on a socket."""
+    api = BillingApi(state)
     app = Starlette(
         routes=[
             _file("/", "page.html", "text/html"),
             _file("/openapi.yaml", "openapi.yaml", "application/yaml"),
             *admin_routes(state),
-            Mount("", BillingApi(state)),
+            Mount("", api),
         ]
     )
+    app.router.default = api  # for paths with a line break, which no route matches
     config = uvicorn.Config(
         app,
         loop="asyncio",

@@ -161,7 +161,12 @@ def test_auto_topup_is_written_by_dashboard_sessions_only(sandbox: Sandbox, call
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/accounts/0123456789abcdef0123456789abcdef/ai-gateway/billing/nothing", "/accounts/0123/topup"],
+    [
+        "/",
+        "/accounts/0123456789abcdef0123456789abcdef/ai-gateway/billing/nothing",
+        "/accounts/0123/topup",
+        "/%0A",
+    ],
 )
 def test_unknown_path_is_not_found_in_an_envelope(sandbox: Sandbox, path):
     response = requests.get(sandbox.base_url + path, timeout=5)
