@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from airflow_provider_cfbilling import forecast
 from airflow_provider_cfbilling.api.models import UsageWindow
 from airflow_provider_cfbilling.forecast import Runway, runway, spent_cents
-from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.sandbox import Sandbox
 
 NOW = datetime(2026, 11, 25, 15, 30, tzinfo=UTC)
@@ -148,6 +147,8 @@ def test_the_order_of_windows_does_not_matter(usage: list[UsageWindow], order: o
 
 
 def read() -> Runway:
+    from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook  # it imports Airflow: seconds
+
     return CfBillingHook().get_runway()
 
 

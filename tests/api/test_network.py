@@ -18,7 +18,6 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.api.http.send_tracking import SendTrackingAdapter, request_attempt
-from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from tests.api.company_network import VARIABLES, Authority, ConnectProxy
 from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, answering, client_at, http, ok, refused
 
@@ -248,6 +247,8 @@ def test_connection_that_cannot_be_set_up_proves_that_nothing_was_sent(
 
 @pytest.mark.parametrize("value", ["http://user:pa#ss@proxy:3128", "http://user:p[ss@proxy:3128"])
 def test_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch, value: str):
+    from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook  # it imports Airflow: seconds
+
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"cfbilling://{ACCOUNT_ID}:token-of-mine@")
     monkeypatch.setenv("HTTPS_PROXY", value)
     well, said = CfBillingHook().test_connection()
