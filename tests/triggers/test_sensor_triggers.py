@@ -1,96 +1,27 @@
-"""What triggers see, say and survive, in an event loop of their own in front of the sandbox."""
+"""What the sensors' triggers see, say and survive."""
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
-from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import pytest
-from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_cfbilling import polling
 from airflow_provider_cfbilling.charging import settlement
-from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
-from airflow_provider_cfbilling.charging.progress import Progress
-from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.triggers.cfbilling import (
-    CfBillingCreditBalanceTrigger,
-    CfBillingTopupCompletedTrigger,
-    CfBillingTopupConfigErrorTrigger,
-    CfBillingTopupTrigger,
+from tests.triggers.firing import (
+    COMMON,
+    broken,
+    completed,
+    fire,
+    first_event,
+    looks,
+    low,
+    pending,
 )
-from tests.raw_servers import fresh_token
 
-CONN_ID = "cfbilling_default"
-COMMON: dict[str, Any] = {"cfbilling_conn_id": CONN_ID, "account_id": None, "poll_interval": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def own_token(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause that another test was asked for is kept here."""
-    token = fresh_token()
-    sandbox.configure(token=token)
-    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token=token))
-
-
-def broken(**arguments: Any) -> CfBillingTopupConfigErrorTrigger:
-    return CfBillingTopupConfigErrorTrigger(**{**COMMON, "wait_for": "error", "since": None} | arguments)
-
-
-def low(below_cents: Any = 2000, **arguments: Any) -> CfBillingCreditBalanceTrigger:
-    lines = {"below_cents": below_cents, "at_least_cents": None}
-    return CfBillingCreditBalanceTrigger(**{**COMMON, **lines} | arguments)
-
-
-def completed(payment_intent_id: str, **arguments: Any) -> CfBillingTopupCompletedTrigger:
-    return CfBillingTopupCompletedTrigger(**{**COMMON, "payment_intent_id": payment_intent_id} | arguments)
-
-
-def of_a_topup(progress: Progress) -> CfBillingTopupTrigger:
-    return CfBillingTopupTrigger(**COMMON, progress=progress.to_json())
-
-
-def revived(trigger: BaseTrigger) -> Any:
-    """Return the trigger as another triggerer has it, after a restart."""
-    path, arguments = trigger.serialize()
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
-
-
-async def first_event(trigger: BaseTrigger) -> TriggerEvent:
-    async with aclosing(aiter(trigger.run())) as events:  # type: ignore[type-var]
-        return await anext(events)
-
-
-def fire(
-    *triggers: BaseTrigger, meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
-) -> list[Any]:
-    """Run triggers side by side, as they are after a restart, and return what each fires with."""
-
-    async def run() -> list[Any]:
-        waiting = [asyncio.create_task(first_event(revived(trigger))) for trigger in triggers]
-        if meanwhile:
-            await meanwhile()
-        return list(await asyncio.wait_for(asyncio.gather(*waiting), timeout=30))
-
-    return asyncio.run(run())
-
-
-async def looks(sandbox: Sandbox, count: int) -> None:
-    """Wait until Cloudflare was asked so often."""
-    while len(await asyncio.to_thread(sandbox.requests)) < count:
-        await asyncio.sleep(0.02)
-
-
-def pending(sandbox: Sandbox, settle_seconds: float = 3600) -> str:
-    """Top up, and return the id of what has not settled."""
-    sandbox.configure(settle_seconds=settle_seconds)
-    return CfBillingHook(CONN_ID).create_topup(2500).payment_intent_id
+pytestmark = pytest.mark.usefixtures("own_token")
 
 
 def test_broken_auto_topup_is_told_with_its_configuration(sandbox: Sandbox):
@@ -175,20 +106,6 @@ def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
     assert {request.operation for request in sandbox.requests()} == {"getCreditBalance"}
 
 
-def test_all_who_wait_for_a_topup_share_each_look(sandbox: Sandbox):
-    topup = pending(sandbox, settle_seconds=1)
-    accepted = Record("accepted", charge_intent(sandbox), topup={"payment_intent_id": topup})
-    before = len(sandbox.requests())
-    began = time.monotonic()
-    fire(
-        *(completed(topup) for _ in range(50)),
-        *(of_a_topup(Progress(accepted, "settle", settlement_deadline=time.time() + 60)) for _ in range(50)),
-    )
-    # The status, and while it is pending the invoice.
-    asked = len(sandbox.requests()) - before
-    assert asked <= 2 * ((time.monotonic() - began) / (COMMON["poll_interval"] / 2) + 2)
-
-
 def test_passing_failures_are_lived_with(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     sandbox.auto_topup("break")
     for fault in ({"kind": "reset"}, {"kind": "status", "status": 503, "html": True}, {"kind": "garbage"}):
@@ -244,123 +161,6 @@ def test_what_cannot_be_meant_fails_before_any_request(sandbox: Sandbox, trigger
     assert sandbox.requests() == []
 
 
-# the operator's wait
-
-
-def charge_intent(sandbox: Sandbox, amount_cents: int = 2500) -> ChargeIntent:
-    now = time.time()
-    return ChargeIntent(sandbox.account_id, amount_cents, now, now)
-
-
-def searching(sandbox: Sandbox) -> Progress:
-    """The progress of a task that searches for a lost charge of 2500 cents."""
-    deadline = time.time() + 600
-    record = Record("intent", charge_intent(sandbox))
-    return Progress(record, "reconcile", reconcile_deadline=deadline, reconcile_deadline_here=deadline)
-
-
-def settling(sandbox: Sandbox, topup: str, **deadlines: float) -> Progress:
-    """The progress of a task that waits for a top-up."""
-    record = Record("accepted", charge_intent(sandbox), topup={"payment_intent_id": topup})
-    return Progress(record, "settle", **deadlines)
-
-
-def test_settlement_is_news_for_the_task(sandbox: Sandbox):
-    topup = pending(sandbox, settle_seconds=0.5)
-    intent = charge_intent(sandbox)
-    progress = Progress(Record("accepted", intent, topup={"payment_intent_id": topup}), "settle")
-    (event,) = fire(of_a_topup(progress))
-    assert event.payload == {"status": "resume", "progress": progress.to_json(), "trigger_error": None}
-
-
-@pytest.mark.parametrize("name", ["settlement_deadline", "reconcile_deadline"])
-def test_deadline_is_the_old_one_after_a_restart(sandbox: Sandbox, name: str):
-    deadline = time.time() + 1.5
-    if name == "settlement_deadline":
-        record = Record(
-            "accepted",
-            charge_intent(sandbox),
-            topup={"payment_intent_id": pending(sandbox)},
-        )
-    else:
-        record = Record("intent", charge_intent(sandbox, 9900))
-    deadlines: dict[str, Any] = {name: deadline}
-    if name == "reconcile_deadline":
-        deadlines["reconcile_deadline_here"] = deadline
-    phase: Any = "settle" if name == "settlement_deadline" else "reconcile"
-    trigger = of_a_topup(Progress(record, phase, **deadlines))
-    for _ in range(3):
-        trigger = revived(trigger)
-    fire(trigger)
-    assert -1.1 < time.time() - deadline < 20  # Cloudflare's clock has whole seconds
-
-
-def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
-    progress = searching(sandbox)
-
-    async def appear() -> None:
-        await looks(sandbox, 2)
-        sandbox.add_invoice(2500)
-
-    (event,) = fire(of_a_topup(progress), meanwhile=appear)
-    assert event.payload["status"] == "resume"
-
-
-@pytest.mark.parametrize("phase", ["settle", "reconcile"])
-def test_trigger_that_cannot_poll_hands_back_to_the_task(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, phase: str
-):
-    """`airflow dags test` cannot read a stored connection in a trigger, on Airflow 3.3."""
-    progress = searching(sandbox) if phase == "reconcile" else settling(sandbox, pending(sandbox))
-    monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT")
-    before = len(sandbox.requests())
-    (event,) = fire(of_a_topup(progress))
-    assert (event.payload["status"], event.payload["progress"]) == ("resume", progress.to_json())
-    assert "cfbilling_default" in event.payload["trigger_error"]
-    assert len(sandbox.requests()) == before
-
-
-def test_trigger_hands_back_at_the_deadline_what_cannot_be_read_until_then(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(polling, "MAX_OUTAGE_SECONDS", 0.0)
-    sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
-    progress = replace(searching(sandbox), reconcile_deadline_here=time.time() + 3)
-    (event,) = fire(of_a_topup(progress))
-    assert event.payload["trigger_error"] is None
-    assert time.time() >= progress.reconcile_deadline_here
-    assert len(sandbox.requests()) > 1
-
-
-def test_history_that_refuses_is_polled_again(sandbox: Sandbox):
-    """The search for a lost charge goes on while its window is open."""
-    sandbox.add_invoice(2500)
-    for status in (400, 403, 404):
-        sandbox.fault("getInvoiceHistory", "status", status=status)
-    (event,) = fire(of_a_topup(searching(sandbox)))
-    assert event.payload["trigger_error"] is None
-    assert len(sandbox.requests()) == 4
-
-
-def test_refused_status_is_left_to_the_task(sandbox: Sandbox):
-    progress = settling(sandbox, pending(sandbox))
-    sandbox.fault("checkTopupStatus", "status", status=403, times=None)
-    (event,) = fire(of_a_topup(progress))
-    assert event.payload["trigger_error"] is None
-
-
-@pytest.mark.parametrize("known_after", [0.4, None])
-def test_topup_that_is_not_known_yet_is_polled_again(sandbox: Sandbox, known_after: float | None):
-    sandbox.configure(status_lag_seconds=known_after or 600, settle_seconds=0)
-    topup = pending(sandbox, settle_seconds=0)
-    deadline = time.time() + (60 if known_after else 0.5)
-    (event,) = fire(of_a_topup(settling(sandbox, topup, not_found_deadline=deadline)))
-    assert event.payload["trigger_error"] is None
-    statuses = [request.status for request in sandbox.requests("checkTopupStatus")]
-    assert statuses.count(404) >= 2
-    assert (200 in statuses) is bool(known_after)
-
-
 def test_sensor_polls_again_for_a_topup_that_is_not_known_yet(sandbox: Sandbox):
     sandbox.configure(status_lag_seconds=0.4)
     (event,) = fire(completed(pending(sandbox, settle_seconds=0)))
@@ -382,24 +182,6 @@ def test_sensors_trigger_that_cannot_poll_hands_back_to_the_task(monkeypatch: py
         (event,) = fire(trigger)
         assert event.payload["status"] == "trigger_error"
         assert "cfbilling_default" in event.payload["message"]
-
-
-def test_no_trigger_ever_charges(sandbox: Sandbox):
-    topup = pending(sandbox, settle_seconds=0.3)
-    sandbox.auto_topup("break")
-    posts = len(sandbox.requests("createTopup"))
-    record = Record("not_charged", None)
-    stale = Progress(record, "lookback", lookback_from=time.time())
-    fire(broken(), low(999_999), completed(topup), of_a_topup(stale))
-    assert len(sandbox.requests("createTopup")) == posts
-
-
-def test_user_who_ends_a_deferred_topup_is_told_that_it_stays_charged(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-):
-    asyncio.run(of_a_topup(Progress(Record("started"), "charge")).on_kill())
-    printed = capsys.readouterr()
-    assert "A charge that was made is not reversed" in printed.out + printed.err + caplog.text
 
 
 def test_triggers_yield_to_others_between_looks(sandbox: Sandbox):

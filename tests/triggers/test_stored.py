@@ -23,8 +23,8 @@ from airflow_provider_cfbilling.triggers.cfbilling import (
     CfBillingTopupConfigErrorTrigger,
     CfBillingTopupTrigger,
 )
+from tests.triggers.firing import fire
 from tests.triggers.test_events import HAS_ASSET_WATCHER
-from tests.triggers.test_triggers import fire
 
 ACCOUNT_ID = "0123456789abcdef0123456789abcdef"
 PATH = "airflow_provider_cfbilling.triggers.cfbilling."
