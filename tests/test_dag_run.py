@@ -51,13 +51,13 @@ def test_run_whose_successor_was_due_may_charge_until_then() -> None:
     ],
     ids=["no interval", "cleared", "broken schedule"],
 )
-def test_run_without_a_successor_that_is_known_may_charge_for_a_day(told: Any) -> None:
+def test_run_without_known_successor_may_charge_a_day(told: Any) -> None:
     assert charge_by(told, DAY) == DUE.timestamp() + DAY
 
 
 @pytest.mark.skipif(Version(airflow_version).major > 2, reason="from Airflow 3.0 on a success is final")
 @pytest.mark.parametrize(("amount_cents", "last_success"), [(2500, 1), (1, None)], ids=["success", "failure"])
-def test_airflow_2_still_knows_of_a_success_that_it_overturned(
+def test_airflow_2_remembers_an_overturned_success(
     sandbox: Sandbox, dag_folder: DagFolder, amount_cents: int, last_success: int | None
 ) -> None:
     task_id = f"success_{last_success}"

@@ -44,14 +44,14 @@ def test_a_quiet_weekend_does_not_hide_the_week() -> None:
     assert (found.pace, found.spend_per_day_cents) == ("last_7_days", 1200)
 
 
-def test_a_young_account_has_the_mean_of_its_own_days() -> None:
+def test_young_account_averages_its_own_days() -> None:
     found = runway(2400, hours(10, MIDNIGHT - 2 * DAY, MIDNIGHT) + hours(0, MIDNIGHT, NOW), NOW)
     assert (found.spend_per_day_cents, found.days_left) == (240, 10)
     assert found.observed_days == pytest.approx(2 + 15.5 / 24)
     assert "known for 2.6 days only" in str(found)
 
 
-def test_the_first_hours_of_an_account_are_no_mean() -> None:
+def test_first_hours_of_an_account_give_no_mean() -> None:
     found = runway(1000, hours(10, MIDNIGHT + 10 * HOUR, MIDNIGHT + 15 * HOUR), NOW)
     assert (found.spend_per_day_cents, found.pace) == (50, "last_24_hours")
     assert found.observed_days < 1
@@ -71,7 +71,7 @@ def test_without_spend_there_is_no_end(usage: list[UsageWindow]) -> None:
 
 
 @pytest.mark.parametrize("balance", [0, -0.5, -250])
-def test_a_balance_that_is_used_up_lasts_no_day(balance: float) -> None:
+def test_used_up_balance_lasts_no_day(balance: float) -> None:
     for usage in ([], hours(10, MIDNIGHT - 8 * DAY, NOW)):
         found = runway(balance, usage, NOW)
         assert (found.days_left, found.ends_at) == (0, NOW)
@@ -152,7 +152,7 @@ def read() -> Runway:
     return CfBillingHook().get_runway()
 
 
-def test_what_cloudflare_says_in_dollars_is_read_as_cents(sandbox: Sandbox) -> None:
+def test_dollars_are_read_as_cents(sandbox: Sandbox) -> None:
     sandbox.configure(balance_cents=2400, spend_per_day_cents=240)
     found = read()
     assert found.days_left == pytest.approx(10, rel=0.05)  # the current hour is whole already
@@ -160,7 +160,7 @@ def test_what_cloudflare_says_in_dollars_is_read_as_cents(sandbox: Sandbox) -> N
 
 
 @pytest.mark.parametrize("days_ahead", [-40, 40])
-def test_a_clock_that_is_off_does_not_hide_the_spend(
+def test_wrong_clock_does_not_hide_the_spend(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, days_ahead: int
 ) -> None:
     class OtherClock(datetime):

@@ -30,7 +30,7 @@ def test_info_fits_the_schema_of_this_airflow() -> None:
     jsonschema.validate(INFO, schema)
 
 
-def test_entry_point_is_the_one_that_airflow_looks_for() -> None:
+def test_entry_point_is_the_one_airflow_finds() -> None:
     (found,) = [e for e in entry_points(group="apache_airflow_provider") if e.value.startswith(PACKAGE)]
     assert found.load()() == INFO
 

@@ -59,7 +59,7 @@ def test_topup_outlives_the_token_that_it_began_with(
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_search_for_a_lost_charge_outlives_the_token_that_it_began_with(
+def test_search_for_a_lost_charge_outlives_its_token(
     sandbox: Sandbox, dag_folder: DagFolder, renew: Callable[[], None], deferrable: bool
 ) -> None:
     sandbox.configure(settle_seconds=0, history_lag_seconds=2)
@@ -89,7 +89,7 @@ def test_connection_that_has_not_changed_ends_the_wait(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_connection_that_is_gone_ends_the_wait_with_what_was_refused(
+def test_deleted_connection_ends_the_wait_with_the_refusal(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     def revoke() -> None:

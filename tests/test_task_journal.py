@@ -56,7 +56,7 @@ def test_top_up_that_is_skipped_leaves_no_variable(sandbox: Sandbox, dag_folder:
     assert variables() == {}
 
 
-def test_callbacks_of_the_user_are_called_all_the_same(
+def test_user_callbacks_are_still_called(
     sandbox: Sandbox, dag_folder: DagFolder, capfd: pytest.CaptureFixture[str]
 ):
     for callbacks in ("lambda context: print('called once')", "[lambda context: print('called once')] * 2"):
@@ -66,7 +66,7 @@ def test_callbacks_of_the_user_are_called_all_the_same(
 
 
 @pytest.mark.skipif(HAS_STORE, reason="Airflow 3.3 and later keep the record in the task state store")
-def test_top_up_that_failed_leaves_its_record_which_says_what_it_is(sandbox: Sandbox, dag_folder: DagFolder):
+def test_failed_topup_leaves_a_described_record(sandbox: Sandbox, dag_folder: DagFolder):
     sandbox.configure(topup_outcome="void")
     dag_folder.run(TOPUP.format(more=""))
     ((key, (text, description)),) = variables().items()
@@ -82,7 +82,7 @@ def test_top_up_that_failed_leaves_its_record_which_says_what_it_is(sandbox: San
 @pytest.mark.parametrize(
     "other", [{"dag_id": "b"}, {"run_id": "b"}, {"task_id": "b"}, {"map_index": 3}], ids=str
 )
-def test_each_task_of_each_dag_run_has_variables_of_its_own(other: dict[str, Any]):
+def test_each_task_of_each_run_has_own_variables(other: dict[str, Any]):
     ids = {"dag_id": "a", "run_id": "r", "task_id": "t", "map_index": -1, "start_date": datetime.now(UTC)}
 
     def key(**more: Any) -> str:

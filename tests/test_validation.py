@@ -191,7 +191,7 @@ def test_only_a_boolean_is_one(value: Any) -> None:
         validation.boolean("dry_run", value)
 
 
-def test_value_that_cannot_even_be_shown_is_refused_all_the_same() -> None:
+def test_value_without_a_repr_is_refused_too() -> None:
     class Odd:
         def __repr__(self) -> str:
             raise RuntimeError
@@ -201,7 +201,7 @@ def test_value_that_cannot_even_be_shown_is_refused_all_the_same() -> None:
 
 
 @given(st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.decimals(), st.binary(max_size=5)))
-def test_amount_is_the_number_that_was_given_or_is_refused(value: Any) -> None:
+def test_amount_is_the_given_number_or_refused(value: Any) -> None:
     try:
         cents = validation.amount_cents(value)
     except ValueError:
@@ -217,9 +217,7 @@ def test_amount_is_the_number_that_was_given_or_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "value", ["{{ 1000.5 }}", np.float64(1000.5), Decimal("1000.5"), " 1000.5 "], ids=repr
 )
-def test_line_is_the_same_for_the_operator_and_for_the_sensor(
-    sandbox: Sandbox, dag_folder: DagFolder, value: Any
-) -> None:
+def test_operator_and_sensor_read_the_same_line(sandbox: Sandbox, dag_folder: DagFolder, value: Any) -> None:
     sandbox.configure(balance_cents=1000.25, settle_seconds=0)
     shapes = "import numpy as np\nfrom decimal import Decimal\n"
     for task in (
@@ -283,7 +281,7 @@ def test_order_holds_plain_values() -> None:
     assert {type(order.only_if_balance_below_cents), type(order.budget_cents)} == {int}
 
 
-def test_seconds_of_the_operator_may_be_given_as_a_length_of_time() -> None:
+def test_operator_accepts_seconds_as_timedelta() -> None:
     task = CfBillingCreateTopupOperator(
         task_id="task",
         amount_cents=2500,
@@ -293,7 +291,7 @@ def test_seconds_of_the_operator_may_be_given_as_a_length_of_time() -> None:
     assert (task.poll_interval, task.timeout) == (60, 120)
 
 
-def test_trigger_keeps_what_it_has_read_as_plain_json() -> None:
+def test_trigger_serializes_its_values_as_json() -> None:
     trigger = CfBillingCreditBalanceTrigger("cfbilling_default", None, 60, np.int64(2000), None)
     trigger.validate()
     _, arguments = trigger.serialize()

@@ -39,7 +39,7 @@ READS: list[Callable[[CfBillingClient], Any]] = [
 ACTIVE = TopupConfig(2000, 500, None, None, None)
 
 
-def test_status_of_a_top_up_goes_from_pending_to_completed(sandbox: Sandbox, client: CfBillingClient):
+def test_topup_status_goes_from_pending_to_completed(sandbox: Sandbox, client: CfBillingClient):
     sandbox.configure(settle_seconds=60)
     pending = client.create_topup(1000).payment_intent_id
     sandbox.configure(settle_seconds=0)
@@ -49,13 +49,13 @@ def test_status_of_a_top_up_goes_from_pending_to_completed(sandbox: Sandbox, cli
     eventually(lambda: client.get_topup_status(settled) == TopupStatus(settled, "completed"))
 
 
-def test_status_of_an_unknown_top_up_is_not_found(sandbox: Sandbox, client: CfBillingClient):
+def test_status_of_unknown_topup_is_not_found(sandbox: Sandbox, client: CfBillingClient):
     with pytest.raises(CfBillingNotFoundError, match="Invoice not found"):
         client.get_topup_status("in_unknown")
 
 
 @pytest.mark.parametrize("payment_intent_id", ["in 1", "../config", "in_1\nin_2", 1])
-def test_id_that_is_none_is_refused_before_any_request(
+def test_invalid_id_is_refused_before_any_request(
     sandbox: Sandbox, client: CfBillingClient, payment_intent_id: Any
 ):
     with pytest.raises(CfBillingInvalidRequestError, match="payment_intent_id must be an id"):
@@ -219,7 +219,7 @@ def test_spending_limit_is_read(
         ),
     ],
 )
-def test_argument_that_cannot_be_meant_is_refused_before_any_request(
+def test_invalid_argument_is_refused_before_any_request(
     sandbox: Sandbox, client: CfBillingClient, call: Callable[[CfBillingClient], Any], named: str
 ):
     with pytest.raises(CfBillingInvalidRequestError, match=named):
@@ -256,7 +256,7 @@ def test_account_of_somebody_else_is_refused(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize(("dollars", "cents"), [(0, 0), (0.07, 7), (12.345678, 1234.5678), (1e6, 1e8)])
-def test_spend_comes_in_dollars_and_is_returned_in_cents(
+def test_dollars_spent_are_returned_in_cents(
     sandbox: Sandbox, client: CfBillingClient, dollars: float, cents: float
 ):
     window = {"id": "1", "aggregated_value": dollars, "start_time": 1_700_000_000, "end_time": 1_700_086_400}

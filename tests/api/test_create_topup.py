@@ -32,7 +32,7 @@ from tests.raw_servers import (
 # accepted
 
 
-def test_accepted_top_up_is_returned_without_its_client_secret(sandbox: Sandbox, client: CfBillingClient):
+def test_topup_is_returned_without_client_secret(sandbox: Sandbox, client: CfBillingClient):
     topup = client.create_topup(2500, "pm_sandbox_second")
 
     (charge,) = sandbox.charges()
@@ -64,16 +64,14 @@ def test_accepted_top_up_needs_nothing_but_its_id(sandbox: Sandbox, client: CfBi
 
 
 @pytest.mark.parametrize("amount", [999, 0, -1000, True, 1000.5, "999", "1000 cents", None, 1e999])
-def test_amount_that_cannot_be_charged_is_refused_before_any_request(
-    sandbox: Sandbox, client: CfBillingClient, amount: Any
-):
+def test_invalid_amount_is_refused_before_any_request(sandbox: Sandbox, client: CfBillingClient, amount: Any):
     with pytest.raises(CfBillingInvalidRequestError, match="amount_cents must be"):
         client.create_topup(amount)
     assert sandbox.requests() == []
 
 
 @pytest.mark.parametrize("payment_method_id", ["pm card", "pm\n1", "pm/1", "pm_ä", 7, b"pm_1"])
-def test_payment_method_that_is_no_id_is_refused_before_any_request(
+def test_invalid_payment_method_is_refused_before_any_request(
     sandbox: Sandbox, client: CfBillingClient, payment_method_id: Any
 ):
     with pytest.raises(CfBillingInvalidRequestError, match="payment_method_id must be an id"):
@@ -149,7 +147,7 @@ def test_declined_card_is_proven_not_charged(sandbox: Sandbox, client: CfBilling
     assert sandbox.charges() == []
 
 
-def test_token_that_may_only_read_is_told_which_permission_it_needs(sandbox: Sandbox):
+def test_read_only_token_learns_which_permission_is_missing(sandbox: Sandbox):
     with client_of(sandbox, secret=READ_TOKEN) as client:
         error = error_of(client)
 

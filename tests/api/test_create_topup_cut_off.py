@@ -52,7 +52,7 @@ def test_answer_that_does_not_come_whole_proves_nothing(sandbox: Sandbox, fault:
         assert_unknown(sandbox, client, charged)
 
 
-def test_charge_can_land_after_its_answer_was_given_up(sandbox: Sandbox, client: CfBillingClient):
+def test_charge_can_land_after_the_timeout(sandbox: Sandbox, client: CfBillingClient):
     sandbox.fault("createTopup", "drop", "late", seconds=0.1)
 
     assert type(error_of(client)) is CfBillingOutcomeUnknownError
@@ -111,9 +111,7 @@ def answer_no_http(peer: Peer) -> None:
     ],
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-def test_connection_that_breaks_after_the_first_byte_proves_nothing(
-    serve: Any, tls: bool, trusted_certificate: Path
-):
+def test_break_after_the_first_byte_proves_nothing(serve: Any, tls: bool, trusted_certificate: Path):
     with (
         RawServer(serve, trusted_certificate if tls else None) as server,
         client_at(server.url, max_attempts=5) as client,
@@ -125,7 +123,7 @@ def test_connection_that_breaks_after_the_first_byte_proves_nothing(
     assert len(server.heads) <= 1
 
 
-def test_refusal_that_comes_before_the_whole_request_was_sent_is_believed():
+def test_refusal_before_the_request_was_sent_is_believed():
     def refuse_early(peer: Peer) -> None:
         peer.head()
         peer.send(http(refused(), 413))
@@ -138,7 +136,7 @@ def test_refusal_that_comes_before_the_whole_request_was_sent_is_believed():
 # nothing was sent
 
 
-def test_name_that_does_not_resolve_proves_that_nothing_was_sent():
+def test_unresolved_name_proves_nothing_was_sent():
     with client_at("https://nowhere.invalid/client/v4") as client:
         assert_nothing_sent(error_of(client))
 
@@ -152,7 +150,7 @@ def test_refused_connection_proves_that_nothing_was_sent():
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_connection_that_times_out_proves_that_nothing_was_sent(scheme: str):
+def test_connect_timeout_proves_nothing_was_sent(scheme: str):
     with silent_port() as port, client_at(f"{scheme}://127.0.0.1:{port}", connect_timeout=0.2) as client:
         error = error_of(client)
 
@@ -160,7 +158,7 @@ def test_connection_that_times_out_proves_that_nothing_was_sent(scheme: str):
     assert "timed out" in str(error)
 
 
-def test_certificate_that_is_not_trusted_proves_that_nothing_was_sent(certificate: Path):
+def test_untrusted_certificate_proves_nothing_was_sent(certificate: Path):
     with RawServer(answering(http(ok(TOPUP))), certificate) as server, client_at(server.url) as client:
         error = error_of(client)
 
@@ -170,7 +168,7 @@ def test_certificate_that_is_not_trusted_proves_that_nothing_was_sent(certificat
 
 
 @pytest.mark.parametrize("serve", [close_at_once, reset_at_the_first_byte, answer_no_http, Peer.hang])
-def test_tls_handshake_that_fails_proves_that_nothing_was_sent(serve: Any):
+def test_failed_tls_handshake_proves_nothing_was_sent(serve: Any):
     with (
         RawServer(serve) as server,
         client_at(server.url.replace("http", "https"), connect_timeout=0.3) as client,
@@ -190,7 +188,7 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Any:
     return proxied
 
 
-def test_proxy_that_refuses_connections_proves_that_nothing_was_sent(proxied: Any):
+def test_refusing_proxy_proves_nothing_was_sent(proxied: Any):
     with refusing_port() as port:
         proxied(port)
         with client_at("https://api.example.invalid") as client:
@@ -201,7 +199,7 @@ def test_proxy_that_refuses_connections_proves_that_nothing_was_sent(proxied: An
 
 
 @pytest.mark.parametrize("status", [403, 407, 502])
-def test_proxy_that_opens_no_tunnel_proves_that_nothing_was_sent(proxied: Any, status: int):
+def test_failed_tunnel_proves_nothing_was_sent(proxied: Any, status: int):
     with RawServer(answering(http(b"", status))) as proxy:
         proxied(proxy.port)
         with client_at("https://api.example.invalid") as client:
@@ -230,7 +228,7 @@ def test_pause_that_is_being_kept_sends_nothing(sandbox: Sandbox, client: CfBill
     [(-0.1, 5), (5, -0.1), (-3600, -3600), (3600, 5)],
     ids=["wall", "monotonic", "both", "set back"],
 )
-def test_top_up_that_comes_too_late_to_be_sent_is_not_sent(
+def test_topup_is_not_sent_after_its_deadline(
     sandbox: Sandbox, client: CfBillingClient, wall: float, monotonic: float
 ):
     send_by = SendDeadline(time.time() + wall, time.monotonic() + monotonic, 5)

@@ -18,7 +18,7 @@ from tests.raw_servers import (
 # how it travels
 
 
-def test_top_up_goes_over_a_connection_of_its_own_while_reads_share_one():
+def test_topup_has_its_own_connection_while_reads_share_one():
     def serve(peer: Peer) -> None:
         while True:
             peer.request()
@@ -36,7 +36,7 @@ def test_top_up_goes_over_a_connection_of_its_own_while_reads_share_one():
         assert server.connections == 3
 
 
-def test_request_holds_the_amount_the_payment_method_and_nothing_else():
+def test_request_holds_only_amount_and_payment_method():
     with RawServer(answering(http(ok(TOPUP)))) as server, client_at(server.url) as client:
         client.create_topup(1000)
         client.create_topup(1234, "pm_1")

@@ -66,9 +66,7 @@ def test_refusal_in_html_proves_nothing(sandbox: Sandbox, client: CfBillingClien
         json.dumps({"error": "not the envelope"}),
     ],
 )
-def test_refusal_that_is_not_the_documented_envelope_proves_nothing(
-    sandbox: Sandbox, client: CfBillingClient, body: str
-):
+def test_undocumented_refusal_proves_nothing(sandbox: Sandbox, client: CfBillingClient, body: str):
     sandbox.fault("createTopup", "status", "after", status=400, body=body)
 
     assert_unknown(sandbox, client, 1)
@@ -141,7 +139,7 @@ def test_redirect_proves_nothing_and_is_not_followed(
     assert len(sandbox.requests()) == 1
 
 
-def test_lost_secrets_do_not_turn_up_in_errors_or_logs(
+def test_lost_secrets_reach_no_error_or_log(
     sandbox: Sandbox, client: CfBillingClient, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)

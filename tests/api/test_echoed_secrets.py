@@ -88,7 +88,7 @@ def spelled_out(text: str) -> str:
 @pytest.mark.parametrize(
     "ask", [ANSWERS["getTopupLimits"][0], ASKS["createTopup"][0]], ids=["read", "charge"]
 )
-def test_refusal_that_holds_the_credentials_is_told_without_them(
+def test_credentials_in_a_refusal_are_hidden(
     ask: Callable[[CfBillingClient], Any], form: str, credentials: dict[str, Any], caplog: Any
 ):
     caplog.set_level(logging.DEBUG)
@@ -121,9 +121,7 @@ def test_refusal_that_holds_the_credentials_is_told_without_them(
     ],
     ids=lambda answer: answer[:60].encode("unicode_escape").decode(),
 )
-def test_answer_that_holds_the_credentials_anywhere_is_told_without_them(
-    answer: str, credentials: dict[str, Any], caplog: Any
-):
+def test_credentials_anywhere_in_a_response_are_hidden(answer: str, credentials: dict[str, Any], caplog: Any):
     caplog.set_level(logging.DEBUG)
     with RawServer(answering(answer.encode())) as server:
         for ask in (ANSWERS["getTopupLimits"][0], ASKS["createTopup"][0]):
@@ -145,7 +143,7 @@ def test_no_field_of_an_answer_brings_the_credentials(operation: str, spelled: b
 
 
 @pytest.mark.parametrize("operation", ASKS)
-def test_texts_of_an_answer_are_single_lines_of_bounded_length(operation: str):
+def test_response_texts_are_single_bounded_lines(operation: str):
     ask, good = ASKS[operation]
     for result in with_texts(good, TEARING):
         with RawServer(answering(http(ok(result)))) as server:
@@ -154,7 +152,7 @@ def test_texts_of_an_answer_are_single_lines_of_bounded_length(operation: str):
         assert len(said) < 1500
 
 
-def test_header_that_tears_a_log_apart_is_told_as_one_line():
+def test_header_with_line_breaks_is_shown_as_one_line():
     ray = "a\x1b[31m\x9b2J\r\n b\r\n\tc" + "x" * 500
     with RawServer(answering(http(refused(), 400, cf_ray=ray))) as server:
         error, said = shown(server.url, ANSWERS["getTopupLimits"][0])
@@ -167,7 +165,7 @@ def test_header_that_tears_a_log_apart_is_told_as_one_line():
 
 
 @pytest.mark.parametrize("no_id", [*NO_IDS, SECRET, CLIENT_SECRET])
-def test_what_is_no_id_of_a_top_up_is_taken_from_no_answer(no_id: str):
+def test_invalid_topup_id_is_never_returned(no_id: str):
     status, history = {"payment_intent_id": no_id, "status": "pending"}, ANSWERS["getInvoiceHistory"][1]
     invoices = history | {"invoices": [INVOICE | {"id": no_id}]}
     answers = [http(ok(result)) for result in (status, invoices, TOPUP | {"payment_intent_id": no_id})]
@@ -218,7 +216,7 @@ def test_what_is_no_id_of_a_top_up_is_taken_from_no_answer(no_id: str):
         ("https://a.example/" + "x" * 2000, False),
     ],
 )
-def test_address_of_an_invoice_is_one_that_people_can_click_on_or_none(address: str, kept: bool):
+def test_unsafe_invoice_link_is_dropped(address: str, kept: bool):
     ask, history = ANSWERS["getInvoiceHistory"]
     invoices = history | {"invoices": [INVOICE | {"invoice_pdf": address}]}
     with RawServer(answering(http(ok(invoices)))) as server, client_at(server.url) as client:
@@ -230,7 +228,7 @@ def test_address_of_an_invoice_is_one_that_people_can_click_on_or_none(address: 
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_secret_is_hidden_and_what_stands_around_it_is_not(form: str):
+def test_only_the_secret_itself_is_hidden(form: str):
     redacted = Redactor(SECRET).redacted(f"this {form}, and that")
     assert form.rstrip("=")[4:-4] not in redacted
     assert redacted.startswith("this ")

@@ -75,7 +75,7 @@ def failure_of(body: object, status: int = 200, **headers: object) -> CfBillingE
     ],
     ids=lambda body: repr(body[:70]),
 )
-def test_2xx_that_is_not_the_documented_envelope_is_malformed(body: bytes):
+def test_undocumented_2xx_is_malformed(body: bytes):
     assert type(failure_of(body)) is CfBillingMalformedResponseError
 
 
@@ -101,7 +101,7 @@ def test_any_2xx_with_a_whole_envelope_is_taken(status: int):
         (304, 1, CfBillingMalformedResponseError),
     ],
 )
-def test_refusal_becomes_the_error_that_a_caller_acts_on(status: int, code: int, kind: type[CfBillingError]):
+def test_refusal_becomes_its_documented_error(status: int, code: int, kind: type[CfBillingError]):
     error = failure_of(b"" if status == 304 else refused(code, "Not today"), status, cf_ray="8a-AMS")
 
     assert type(error) is kind
@@ -125,7 +125,7 @@ def test_refusal_becomes_the_error_that_a_caller_acts_on(status: int, code: int,
         (522, CfBillingUnavailableError),
     ],
 )
-def test_page_of_the_edge_becomes_the_error_that_its_status_means(status: int, kind: type[CfBillingError]):
+def test_edge_page_becomes_the_error_of_its_status(status: int, kind: type[CfBillingError]):
     error = failure_of(b"<!DOCTYPE html><h1>Sorry</h1>", status, cf_ray="8a-AMS")
     assert type(error) is kind
     assert (error.status, error.request_id) == (status, "8a-AMS")

@@ -156,7 +156,7 @@ def test_read_ends_soon_in_one_documented_error(
 
 
 @pytest.mark.parametrize(("serve", "kind", "said"), HOSTILE, ids=[*NO_HTTP, *NOT_CLOUDFLARE])
-def test_charge_ends_soon_in_not_being_known_and_is_sent_once(
+def test_charge_is_sent_once_and_soon_unknown(
     serve: Callable[[Peer], None], kind: type[CfBillingError], said: str, caplog: pytest.LogCaptureFixture
 ):
     with RawServer(serve) as server, client_at(server.url, max_attempts=5) as client, bounded(caplog):
@@ -167,7 +167,7 @@ def test_charge_ends_soon_in_not_being_known_and_is_sent_once(
 
 
 @pytest.mark.parametrize("credentials", CREDENTIALS.values(), ids=CREDENTIALS)
-def test_credentials_go_to_the_one_server_whatever_it_says(credentials: dict[str, str]):
+def test_credentials_go_to_no_other_server(credentials: dict[str, str]):
     secret = fresh_token()
     pointing: dict[str, object] = {}
 

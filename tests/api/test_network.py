@@ -69,7 +69,7 @@ def shown(error: CfBillingError, caplog: pytest.LogCaptureFixture) -> str:
 # as it is meant
 
 
-def test_reads_and_a_charge_go_through_a_company_proxy_to_a_server_of_its_authority(
+def test_requests_pass_a_company_proxy_and_its_authority(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
@@ -92,7 +92,7 @@ def test_reads_and_a_charge_go_through_a_company_proxy_to_a_server_of_its_author
     ("scheme", "host"),
     [("http://", "127.0.0.1"), ("", "127.0.0.1"), ("HTTP://", "localhost"), ("", "localhost")],
 )
-def test_proxy_may_be_named_in_each_way_that_requests_knows(
+def test_proxy_may_be_named_as_requests_allows(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str, host: str
 ):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
@@ -161,7 +161,7 @@ def test_server_of_another_authority_is_not_trusted(
 @pytest.mark.parametrize(
     ("user", "password"), [(USER, "wr/ng"), ("zq", "q7"), ("automatic", "p%C3%A4ss-w\u00f6rd"), ("uzer", "")]
 )
-def test_wrong_password_of_the_proxy_is_told_without_it(
+def test_wrong_proxy_password_is_not_shown(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     ask: Any,
@@ -215,7 +215,7 @@ SPOILED = {
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("value", SPOILED.values(), ids=SPOILED)
-def test_proxy_that_cannot_be_meant_is_refused_by_its_name_and_not_shown(
+def test_invalid_proxy_is_refused_by_name_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, value: str
 ):
     caplog.set_level(logging.DEBUG)
@@ -231,9 +231,7 @@ def test_proxy_that_cannot_be_meant_is_refused_by_its_name_and_not_shown(
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
-def test_connection_that_cannot_be_set_up_proves_that_nothing_was_sent(
-    monkeypatch: pytest.MonkeyPatch, ask: Any
-):
+def test_connection_setup_failure_proves_nothing_was_sent(monkeypatch: pytest.MonkeyPatch, ask: Any):
     """No check knows this one: `requests` sends a proxy's password in Latin-1, which has no euro sign."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:hunter2%E2%82%AC@127.0.0.1:1")
     error = error_of(ask)
@@ -258,7 +256,7 @@ def test_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch, value: str
     assert "p[s" not in said
 
 
-def test_http_proxy_of_a_server_on_this_machine_is_checked_too(monkeypatch: pytest.MonkeyPatch):
+def test_http_proxy_of_a_loopback_server_is_checked_too(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTP_PROXY", "http://user:hunter#2@proxy.example:3128")
     error = error_of(ASKS["read"], "http://127.0.0.1:1")
     assert type(error) is CfBillingInvalidRequestError
@@ -268,7 +266,7 @@ def test_http_proxy_of_a_server_on_this_machine_is_checked_too(monkeypatch: pyte
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 @pytest.mark.parametrize("status", [400, 403, 407, 503])
-def test_proxy_that_responds_in_place_of_the_api_and_echoes_its_credentials_is_told_without_them(
+def test_proxy_credentials_echoed_by_the_proxy_are_hidden(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ask: Any, status: int
 ):
     caplog.set_level(logging.DEBUG)
@@ -331,7 +329,7 @@ def test_folder_of_certificates_is_taken(
 @pytest.mark.parametrize(
     "base_url", ["https://.example.com", "https://*.example.com", "https://a..b.example"]
 )
-def test_base_url_of_which_no_request_can_be_made_is_refused_before_sending(ask: Any, base_url: str):
+def test_unusable_base_url_is_refused_before_sending(ask: Any, base_url: str):
     error = error_of(ask, base_url)
     assert type(error) is CfBillingInvalidRequestError
     assert base_url in str(error)

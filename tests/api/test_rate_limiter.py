@@ -14,7 +14,7 @@ OTHER_ACCOUNT_ID = "f" * 32
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
-def test_pause_is_kept_by_every_client_with_the_same_token(sandbox: Sandbox):
+def test_clients_with_the_same_token_share_a_pause(sandbox: Sandbox):
     token = fresh_token()
     sandbox.configure(token=token)
     sandbox.configure(OTHER_ACCOUNT_ID, token=token)
@@ -35,7 +35,7 @@ def test_pause_is_kept_by_every_client_with_the_same_token(sandbox: Sandbox):
     assert len(sandbox.requests()) == 1
 
 
-def test_pause_is_not_kept_by_a_client_with_another_token(sandbox: Sandbox):
+def test_pause_does_not_hold_another_token(sandbox: Sandbox):
     sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "600"})
 
     with client_of(sandbox) as one, pytest.raises(CfBillingRateLimitError):
@@ -44,7 +44,7 @@ def test_pause_is_not_kept_by_a_client_with_another_token(sandbox: Sandbox):
         assert another.get_credit_balance().has_default_payment_method
 
 
-def test_pause_of_one_server_is_not_kept_for_another():
+def test_pause_does_not_hold_another_server():
     def limited(peer: Peer) -> None:
         peer.request()
         peer.send(http(refused(), 429, Retry_After=600))
@@ -61,7 +61,7 @@ def test_pause_of_one_server_is_not_kept_for_another():
             assert client.get_topup_config().threshold_cents == 2
 
 
-def test_blocked_token_is_waited_for_by_who_comes_later(sandbox: Sandbox):
+def test_later_callers_wait_for_a_blocked_token(sandbox: Sandbox):
     token = fresh_token()
     sandbox.configure(token=token)
     sandbox.configure_server(rate_quota=1, rate_window_seconds=1)
@@ -112,14 +112,14 @@ def test_answer_says_whether_to_pause(status: int, headers: dict[str, str], paus
         (200, {"Ratelimit": '"default";r=0;t=999999999'}),
     ],
 )
-def test_no_header_makes_everybody_pause_for_more_than_an_hour(status: int, headers: dict[str, str]):
+def test_no_header_pauses_for_more_than_an_hour(status: int, headers: dict[str, str]):
     limiter = RateLimiter()
     limiter.update_from_response(status, headers)
     assert 3500 < limiter.cooldown_remaining() <= 3600
     assert limiter.reserve() <= 3600
 
 
-def test_those_who_wait_go_on_once_what_was_used_up_is_renewed():
+def test_waiters_go_on_once_the_quota_is_renewed():
     limiter = RateLimiter()
     limiter.update_from_response(200, {"Ratelimit": '"default";r=1;t=300'})
     turns = [limiter.reserve() for _ in range(100)]
@@ -127,7 +127,7 @@ def test_those_who_wait_go_on_once_what_was_used_up_is_renewed():
     assert turns[-1] < 400
 
 
-def test_longer_pause_is_not_cut_short_by_a_shorter_one():
+def test_shorter_pause_does_not_cut_a_longer_one():
     limiter = RateLimiter()
     for seconds in ("600", "5"):
         limiter.update_from_response(429, {"Retry-After": seconds})
@@ -161,12 +161,12 @@ def test_longer_pause_is_not_cut_short_by_a_shorter_one():
         ("Mon, 01 Jan 2026 00:00:00 +99999999999999999", None),
     ],
 )
-def test_retry_after_is_read_by_the_clock_of_the_answer(value: str, seconds: float | None):
+def test_retry_after_date_counts_from_the_response_date(value: str, seconds: float | None):
     headers = {"Retry-After": value, "Date": format_datetime(NOW, usegmt=True)}
     assert retry_after_seconds(headers) == seconds
 
 
-def test_retry_after_as_a_date_is_read_by_our_clock_where_the_answer_has_none():
+def test_retry_after_date_counts_from_our_clock_without_date():
     until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     assert 3500 < (retry_after_seconds({"Retry-After": until}) or 0) <= 3600
 

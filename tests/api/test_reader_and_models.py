@@ -195,9 +195,7 @@ def told(sandbox: Sandbox, client: CfBillingClient, operation: str, result: obje
 
 
 @pytest.mark.parametrize(("operation", "path"), each(REQUIRED))
-def test_required_field_that_is_missing_null_or_mistyped_is_named(
-    sandbox: Sandbox, client: CfBillingClient, operation: str, path: str
-):
+def test_bad_required_field_is_named(sandbox: Sandbox, client: CfBillingClient, operation: str, path: str):
     good = ANSWERS[operation][1]
     for value in (ABSENT, None, ["seti_hidden"]):
         message = told(sandbox, client, operation, changed(good, path, value))
@@ -206,7 +204,7 @@ def test_required_field_that_is_missing_null_or_mistyped_is_named(
 
 
 @pytest.mark.parametrize(("operation", "path"), each(OPTIONAL))
-def test_optional_field_may_be_missing_or_null_but_not_mistyped(
+def test_optional_field_may_be_absent_but_not_mistyped(
     sandbox: Sandbox, client: CfBillingClient, operation: str, path: str
 ):
     good = ANSWERS[operation][1]
@@ -236,7 +234,7 @@ def test_unknown_fields_are_ignored(sandbox: Sandbox, client: CfBillingClient, o
 
 
 @pytest.mark.parametrize("operation", ANSWERS)
-def test_answer_is_frozen_and_its_dictionary_is_plain_json(
+def test_model_is_frozen_and_its_dictionary_plain_json(
     sandbox: Sandbox, client: CfBillingClient, operation: str
 ):
     model = answer(sandbox, client, operation, ANSWERS[operation][1])
@@ -276,7 +274,7 @@ def test_value_that_is_nearly_right_is_refused(
     assert f"The response's result.{path} is" in message
 
 
-def test_choice_that_is_not_known_is_told_with_those_that_are(sandbox: Sandbox, client: CfBillingClient):
+def test_unknown_choice_is_refused_with_the_known_ones(sandbox: Sandbox, client: CfBillingClient):
     result = {"payment_intent_id": "in_1", "status": "failed"}
     message = told(sandbox, client, "checkTopupStatus", result)
     assert message == "The response's result.status is none of completed, pending"
@@ -296,7 +294,7 @@ def test_choice_that_is_not_known_is_told_with_those_that_are(sandbox: Sandbox, 
         ({"amount": None, "threshold": None, "error": "card_declined"}, "failing"),
     ],
 )
-def test_configuration_of_the_automatic_top_up_is_in_one_of_four_states(
+def test_topup_config_has_one_of_four_states(
     sandbox: Sandbox, client: CfBillingClient, result: dict[str, Any], state: str
 ):
     config = answer(sandbox, client, "getTopupConfig", result)

@@ -111,7 +111,7 @@ def refusal_of(ask: Any, body: object, status: int, **settings: Any) -> CfBillin
         (403, LOCATION, {}, "address", 'for "Test connection", of the API server'),
     ],
 )
-def test_fault_of_the_credentials_is_named_with_what_to_do(
+def test_credentials_fault_is_named_with_a_remedy(
     ask: Any, status: int, body: object, settings: dict[str, Any], reason: str, said: str
 ):
     error = refusal_of(ask, body, status, **settings)
@@ -135,7 +135,7 @@ def test_fault_of_the_credentials_is_named_with_what_to_do(
         (400, refused(10000, "Authentication error")),
     ],
 )
-def test_refusal_that_does_not_say_why_names_all_that_must_hold(ask: Any, status: int, body: object):
+def test_refusal_without_a_reason_names_all_requirements(ask: Any, status: int, body: object):
     error = refusal_of(ask, body, status)
     assert type(error) is CfBillingAuthenticationError
     assert error.reason is None
@@ -262,7 +262,7 @@ def test_sandbox_refuses_each_kind_as_cloudflare_does(
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
-def test_sandbox_refuses_a_token_from_an_address_that_is_not_allowed(sandbox: Sandbox, ask: Any):
+def test_sandbox_refuses_a_token_from_a_foreign_address(sandbox: Sandbox, ask: Any):
     sandbox.configure(allowed_addresses=["203.0.113.0/24"])
     with client_of(sandbox, secret=sandbox.token) as client:
         with pytest.raises(CfBillingAuthenticationError, match=r"from location: 127\.0\.0\.1\. ") as caught:

@@ -49,7 +49,7 @@ def test_wait_beyond_the_time_left_fails_at_once_and_says_so(sandbox: Sandbox):
     assert len(sandbox.requests()) == 1
 
 
-def test_pause_of_an_unwell_server_is_kept_by_every_call_with_the_token(sandbox: Sandbox):
+def test_pause_of_a_5xx_holds_every_call_with_the_token(sandbox: Sandbox):
     token = fresh_token()
     sandbox.configure(token=token)
     sandbox.fault("getCreditBalance", "status", status=503, html=True, headers={"retry-after": "600"})
@@ -81,7 +81,7 @@ def test_charge_that_is_held_back_is_not_sent(sandbox: Sandbox):
     assert sandbox.charges() == []
 
 
-def test_charge_whose_503_asks_to_wait_is_unknown_and_holds_back_what_comes_next(sandbox: Sandbox):
+def test_charge_with_503_is_unknown_and_pauses_calls(sandbox: Sandbox):
     sandbox.fault("createTopup", "status", "after", status=503, headers={"retry-after": "600"})
     with client_of(sandbox) as client:
         with pytest.raises(CfBillingOutcomeUnknownError) as caught:
@@ -135,7 +135,7 @@ def test_other_responses_hold_nobody_back(status: int):
 
 @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 418, 423, 425, 429, 500, 503])
 @pytest.mark.parametrize("body", [json.dumps(refused()).encode(), b"<html>"], ids=["json", "html"])
-def test_every_error_of_a_response_carries_what_it_asks(status: int, body: bytes):
+def test_every_response_error_carries_its_retry_after(status: int, body: bytes):
     with pytest.raises(CfBillingError) as caught:
         result_of(Reply(status, body, retry_after_seconds=7.0))
     assert caught.value.retry_after_seconds == 7

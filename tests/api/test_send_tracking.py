@@ -89,7 +89,7 @@ def say_nothing(peer: Peer) -> None:
         say_nothing,
     ],
 )
-def test_answer_that_never_ends_is_cut_at_the_deadline(serve: Any, tls: bool, trusted_certificate: Path):
+def test_endless_response_is_cut_at_the_deadline(serve: Any, tls: bool, trusted_certificate: Path):
     certificate = trusted_certificate if tls else None
     with RawServer(serve, certificate) as server, client_at(server.url, read_timeout=0.1) as client:
         with pytest.raises(CfBillingUnavailableError, match=r"within 0\.1 s|Read timed out"):
@@ -99,7 +99,7 @@ def test_answer_that_never_ends_is_cut_at_the_deadline(serve: Any, tls: bool, tr
     assert len(server.heads) == 2
 
 
-def test_deadline_counts_for_each_exchange_of_a_connection_anew():
+def test_each_exchange_of_a_connection_has_its_deadline():
     def serve(peer: Peer) -> None:
         for _ in range(5):
             peer.request()
@@ -127,7 +127,7 @@ def reading(url: str, read_timeout: float, ended: list[str]) -> threading.Thread
     return thread
 
 
-def test_nearer_deadline_is_kept_while_a_farther_one_is_watched():
+def test_nearer_deadline_overtakes_a_farther_one():
     ended: list[str] = []
     with RawServer(trickle_a_header) as server:
         patient = reading(server.url, 3 * PATIENCE, ended)
@@ -163,6 +163,6 @@ def test_deadline_is_kept_in_a_forked_process_too():
         assert os.waitstatus_to_exitcode(status[-1]) == 42
 
 
-def test_connection_that_does_not_tell_when_it_sends_proves_nothing() -> None:
+def test_uninstrumented_connection_proves_nothing() -> None:
     with request_attempt(1.0) as unwatched:
         assert not unwatched.nothing_sent

@@ -88,7 +88,7 @@ def test_setting_that_cannot_work_is_refused_by_name(given: dict[str, Any], name
         "http://localhost:8765",
     ],
 )
-def test_https_is_taken_and_plain_http_on_this_machine(base_url: str):
+def test_https_and_loopback_http_are_accepted(base_url: str):
     assert Settings(**GOOD, base_url=base_url).base_url == base_url.rstrip("/")
 
 

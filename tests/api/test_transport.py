@@ -77,7 +77,7 @@ def test_read_that_fails_for_now_is_tried_again(sandbox: Sandbox, fault: dict[st
     assert len(sandbox.requests("getTopupConfig")) == 2
 
 
-def test_status_of_a_top_up_is_a_post_and_yet_tried_again(sandbox: Sandbox):
+def test_topup_status_is_retried_although_a_post(sandbox: Sandbox):
     sandbox.fault("checkTopupStatus", "reset")
     sandbox.fault("checkTopupStatus", "status", status=503)
 
@@ -87,7 +87,7 @@ def test_status_of_a_top_up_is_a_post_and_yet_tried_again(sandbox: Sandbox):
     assert len(sandbox.requests("checkTopupStatus")) == 3
 
 
-def test_read_is_given_up_after_max_attempts_and_says_how_often_it_was_tried(sandbox: Sandbox):
+def test_read_fails_after_max_attempts_and_counts_them(sandbox: Sandbox):
     sandbox.fault("*", "status", status=503, times=None)
 
     with client_of(sandbox, max_attempts=3) as client:
@@ -99,7 +99,7 @@ def test_read_is_given_up_after_max_attempts_and_says_how_often_it_was_tried(san
     assert seen(sandbox) == [503] * 3
 
 
-def test_unreachable_server_is_tried_max_attempts_times_and_named():
+def test_unreachable_server_is_retried_and_named():
     with refusing_port() as port, client_at(f"http://127.0.0.1:{port}/v4", max_attempts=2) as client:
         error = failure_of(client)
 
@@ -109,7 +109,7 @@ def test_unreachable_server_is_tried_max_attempts_times_and_named():
     assert "Tried 2 times" in str(error)
 
 
-def test_read_is_given_up_when_its_total_time_is_over(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_read_is_given_up_after_its_total_time(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(transport, "READ_TOTAL_SECONDS", 0.3)
     sandbox.fault("*", "hang", times=None)
 
@@ -119,7 +119,7 @@ def test_read_is_given_up_when_its_total_time_is_over(sandbox: Sandbox, monkeypa
 
 
 @pytest.mark.parametrize("status", [408, 409, 423, 425, 499])
-def test_read_that_was_given_up_on_the_way_is_tried_again(sandbox: Sandbox, status: int):
+def test_read_that_timed_out_is_retried(sandbox: Sandbox, status: int):
     sandbox.fault("*", "status", status=status)
     with client_of(sandbox, max_attempts=2) as client:
         assert client.get_topup_config().state == "active"
@@ -154,7 +154,7 @@ def test_refused_read_is_not_tried_again(
 
 
 @pytest.mark.parametrize("fault", [{"kind": "garbage"}, {"kind": "status", "status": 403, "html": True}])
-def test_answer_that_cannot_be_read_is_not_tried_again(sandbox: Sandbox, fault: dict[str, Any]):
+def test_unreadable_response_is_not_retried(sandbox: Sandbox, fault: dict[str, Any]):
     sandbox.fault("*", **fault, times=None)
 
     with client_of(sandbox, max_attempts=5) as client:
@@ -200,7 +200,7 @@ def test_retry_after_beyond_the_time_left_fails_at_once_and_says_so(sandbox: San
     assert seen(sandbox) == [429]
 
 
-def test_exhausted_ratelimit_is_waited_out_before_the_next_call(sandbox: Sandbox):
+def test_next_call_waits_out_an_exhausted_ratelimit(sandbox: Sandbox):
     with client_of(sandbox, max_attempts=2) as client:
         sandbox.configure_server(rate_quota=1, rate_window_seconds=1)
         client.get_topup_config()
@@ -257,7 +257,7 @@ def test_global_api_key_opens_the_sandbox(sandbox: Sandbox):
         assert client.get_topup_config().threshold_cents == 500
 
 
-def test_request_says_who_asks_and_asks_for_neither_compression_nor_a_cached_answer():
+def test_headers_name_us_and_forbid_compression_and_caches():
     with RawServer(answering(http(ok(CONFIG)))) as server, client_at(f"{server.url}/v4/") as client:
         client.get_topup_config()
 
@@ -279,7 +279,7 @@ def test_reads_share_a_connection():
     assert server.connections == 1
 
 
-def test_kept_connection_that_the_server_has_closed_is_replaced():
+def test_connection_closed_by_the_server_is_replaced():
     with (
         RawServer(answering(http(ok(CONFIG)))) as server,
         client_at(server.url, max_attempts=2) as client,

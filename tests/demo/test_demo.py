@@ -78,7 +78,7 @@ def test_demo_charges_once_and_says_so(home: Path) -> None:
     assert demo.stderr == ""
 
 
-def test_demo_uses_its_database_again_and_fails_where_nothing_was_charged(home: Path) -> None:
+def test_demo_reuses_its_database_and_fails_without_a_charge(home: Path) -> None:
     demo = run_demo(home, "-c", DECLINED)
     assert f"Airflow {version('apache-airflow')} uses the database of the last demo" in demo.stdout
     assert demo.returncode == 1

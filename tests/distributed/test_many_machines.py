@@ -76,7 +76,7 @@ def test_killed_worker_leaves_its_posts_to_the_other(
 
 
 @pytest.mark.plan("twice")
-def test_post_whose_message_is_delivered_again_is_not_sent_again(
+def test_redelivered_message_sends_no_second_post(
     topups: TopUps, cluster: Cluster, cloudflare: Sandbox, broker: Broker, summary: list[str]
 ) -> None:
     """A worker that starts takes what others have not acknowledged in time, though they are at it."""
@@ -96,9 +96,7 @@ def test_post_whose_message_is_delivered_again_is_not_sent_again(
 
 
 @pytest.mark.plan("halved")
-def test_killed_scheduler_and_triggerer_leave_their_work_to_the_others(
-    topups: TopUps, cluster: Cluster
-) -> None:
+def test_others_take_over_from_killed_scheduler_and_triggerer(topups: TopUps, cluster: Cluster) -> None:
     topups.start()
     topups.until(
         "both triggerers have their hands full", lambda: cluster.triggers() == [TRIGGERS_PER_TRIGGERER] * 2

@@ -52,7 +52,7 @@ def test_python_runs(
 
 
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
-def test_json_is_a_connection_or_what_a_top_up_returns(
+def test_json_is_a_connection_or_a_topup_output(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, block: Block
 ) -> None:
     shown = json.loads(block.text)
@@ -67,7 +67,7 @@ def test_json_is_a_connection_or_what_a_top_up_returns(
 
 
 @pytest.mark.parametrize("block", blocks(""), ids=str)
-def test_block_without_a_language_holds_connections_or_is_a_drawing(
+def test_block_without_language_is_connections_or_drawing(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, block: Block
 ) -> None:
     for line in block.text.splitlines():

@@ -46,7 +46,7 @@ def test_commands_of_a_page_work(sandbox: Sandbox, dag_folder: DagFolder, tmp_pa
 
 @pytest.mark.timeout(SECONDS + 30)
 @pytest.mark.parametrize("page", [page for page in PAGES if page in PAGES_THAT_RUN_DAGS])
-def test_commands_of_a_page_work_with_a_stored_connection_and_deferred_waits(
+def test_commands_work_with_a_stored_connection_and_deferral(
     sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     """Within `airflow dags test` a trigger cannot read a stored connection, on Airflow 3.3."""

@@ -87,16 +87,14 @@ def test_topup_when_low_is_skipped_at_10_dollars(sandbox: Sandbox, dag_folder: D
     assert amounts(sandbox) == []
 
 
-def test_topup_when_low_may_use_up_105_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_topup_when_low_may_spend_105_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.add_invoice(5250, origin="auto")
     low = run(dag_folder, "topup_when_low")
     assert (low.state, low.tasks) == ("success", {"top_up": "success"})
     assert amounts(sandbox) == [5000]
 
 
-def test_topup_when_low_fails_rather_than_exceed_105_dollars_a_month(
-    sandbox: Sandbox, dag_folder: DagFolder
-) -> None:
+def test_topup_when_low_never_exceeds_105_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.add_invoice(5251, origin="auto")
     low = run(dag_folder, "topup_when_low")
     assert (low.state, low.tasks) == ("failed", {"top_up": "failed"})
@@ -165,9 +163,7 @@ def test_many_accounts_charges_each_its_amount(sandbox: Sandbox, dag_folder: Dag
     assert [result["account_id"] for result in results] == [sandbox.account_id, SECOND_ACCOUNT]
 
 
-def test_many_accounts_go_on_without_the_one_whose_card_is_declined(
-    sandbox: Sandbox, dag_folder: DagFolder
-) -> None:
+def test_many_accounts_go_on_without_a_declined_one(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(topup_outcome="declined")
     sandbox.configure(SECOND_ACCOUNT, settle_seconds=0)
     many = run(dag_folder, "many_accounts")
@@ -177,7 +173,7 @@ def test_many_accounts_go_on_without_the_one_whose_card_is_declined(
     assert amounts(sandbox, SECOND_ACCOUNT) == [10_000]
 
 
-def test_examples_parse_without_a_deprecated_name_and_say_what_they_do() -> None:
+def test_examples_parse_without_deprecations_and_are_documented() -> None:
     paths = sorted(
         str(path) for path in EXAMPLES.glob("*.py") if HAS_API_SERVER or path.stem not in STARTED_BY_EVENTS
     )

@@ -68,24 +68,22 @@ def test_everything_can_be_given_in_json(monkeypatch: pytest.MonkeyPatch, as_tex
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-def test_field_of_the_form_that_is_left_empty_is_not_given(monkeypatch: pytest.MonkeyPatch, nothing: Any):
+def test_empty_form_field_is_not_given(monkeypatch: pytest.MonkeyPatch, nothing: Any):
     extra = dict.fromkeys(("email", "connect_timeout", "read_timeout", "max_attempts"), nothing)
     assert settings_of(monkeypatch, GOOD | {"extra": extra}) == Settings(ACCOUNT_ID, "hush-hush")
 
 
-def test_account_id_of_the_task_takes_the_place_of_the_connections(monkeypatch: pytest.MonkeyPatch):
+def test_account_id_of_the_task_wins(monkeypatch: pytest.MonkeyPatch):
     assert settings_of(monkeypatch, GOOD, OTHER_ACCOUNT_ID).account_id == OTHER_ACCOUNT_ID
     assert settings_of(monkeypatch, GOOD | {"login": None}, OTHER_ACCOUNT_ID).account_id == OTHER_ACCOUNT_ID
 
 
 @pytest.mark.parametrize("account_id", ["", " ", "None"])
-def test_account_id_of_the_task_that_is_empty_is_the_connections(
-    monkeypatch: pytest.MonkeyPatch, account_id: str
-):
+def test_empty_account_id_falls_back_to_the_connection(monkeypatch: pytest.MonkeyPatch, account_id: str):
     assert settings_of(monkeypatch, GOOD, account_id).account_id == ACCOUNT_ID
 
 
-def test_account_id_of_the_task_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_invalid_account_id_of_the_task_is_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(CfBillingInvalidRequestError, match="account id must be 32 hex digits"):
         settings_of(monkeypatch, GOOD, "{{ account }}")
 
@@ -130,7 +128,7 @@ def test_account_id_of_the_task_that_is_none_is_refused(monkeypatch: pytest.Monk
     ],
     ids=str,
 )
-def test_connection_that_cannot_work_is_refused_by_the_name_of_its_field(
+def test_bad_connection_is_refused_by_field_name(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], named: str
 ):
     with pytest.raises(CfBillingInvalidRequestError, match=named) as caught:
@@ -159,9 +157,7 @@ def test_extra_that_is_no_json_object_is_refused(extra: str):
         ("@?read_timeout=soon", "read_timeout must be a number of seconds"),
     ],
 )
-def test_uri_that_cannot_work_is_refused_by_the_name_of_its_field(
-    monkeypatch: pytest.MonkeyPatch, tail: str, named: str
-):
+def test_bad_uri_is_refused_by_field_name(monkeypatch: pytest.MonkeyPatch, tail: str, named: str):
     with pytest.raises(CfBillingInvalidRequestError, match=named) as caught:
         settings_of(monkeypatch, f"cfbilling://{ACCOUNT_ID}:hush-hush{tail}")
     assert "hush" not in str(caught.value)
@@ -176,7 +172,7 @@ def test_malformed_connection_is_refused_before_any_request(
     assert sandbox.requests() == []
 
 
-def test_form_is_the_same_before_and_after_airflow_3_2():
+def test_form_is_the_same_on_every_airflow():
     (declared,) = get_provider_info()["connection-types"]
     form = CfBillingHook.get_ui_field_behaviour()
     assert form["hidden_fields"] == declared["ui-field-behaviour"]["hidden-fields"] == ["schema", "port"]

@@ -72,7 +72,7 @@ def test_method_asks_once_and_returns_a_dataclass(
     assert (request.operation, request.query) == (operation, query)
 
 
-def test_status_of_a_top_up_is_asked_for_by_its_id(sandbox: Sandbox):
+def test_topup_status_is_queried_by_id(sandbox: Sandbox):
     hook = CfBillingHook()
     topup = hook.create_topup(1000)
     status = hook.get_topup_status(topup.payment_intent_id)
@@ -80,7 +80,7 @@ def test_status_of_a_top_up_is_asked_for_by_its_id(sandbox: Sandbox):
     assert status.payment_intent_id == topup.payment_intent_id
 
 
-def test_account_id_of_the_hook_takes_the_place_of_the_connections(sandbox: Sandbox):
+def test_account_id_of_the_hook_wins(sandbox: Sandbox):
     sandbox.configure(OTHER_ACCOUNT_ID, token=sandbox.token, balance_cents=77.0)
     hook = CfBillingHook(account_id=OTHER_ACCOUNT_ID)
     assert hook.get_conn().account_id == OTHER_ACCOUNT_ID
@@ -144,7 +144,7 @@ def test_no_object_shows_the_secret(sandbox: Sandbox, connect: Callable[[str], N
         ({"action": "disable", "reason": "fraud"}, "Auto top-up: switched off by Cloudflare (fraud)."),
     ],
 )
-def test_connection_that_works_tells_balance_and_auto_top_up(
+def test_working_connection_shows_balance_and_auto_topup(
     sandbox: Sandbox, switches: dict[str, Any], said: str
 ):
     sandbox.configure(balance_cents=123_456.78)
@@ -153,7 +153,7 @@ def test_connection_that_works_tells_balance_and_auto_top_up(
     assert CfBillingHook().test_connection() == (True, f"Connected. Balance: $1,234.57. {said}")
 
 
-def test_reason_of_a_broken_auto_top_up_is_told_as_one_bounded_line(sandbox: Sandbox):
+def test_auto_topup_error_is_shown_as_one_bounded_line(sandbox: Sandbox):
     config = {"amount": 1, "threshold": 1, "error": "no\r\n\x1b[31mfunds " + "x" * 10_000}
     balance = {"balance": 1, "has_default_payment_method": True, "topup_config": config}
     sandbox.fault("getCreditBalance", "garbage", body=json.dumps(ok(balance)))
@@ -190,7 +190,7 @@ def test_connection_with_a_global_api_key_works(sandbox: Sandbox, connect: Calla
         (OTHER_ACCOUNT_ID, None, "Unauthorized to access requested resource"),
     ],
 )
-def test_connection_that_is_wrong_is_told_what_is_wrong(
+def test_wrong_connection_learns_what_is_wrong(
     sandbox: Sandbox, connect: Callable[[str], None], account_id: str | None, token: str | None, said: str
 ):
     connect(sandbox.connection_uri(account_id, token))
@@ -201,7 +201,7 @@ def test_connection_that_is_wrong_is_told_what_is_wrong(
 
 
 @pytest.mark.parametrize("code", [10403, 10000])
-def test_connection_without_permission_is_told_which_one_is_missing(sandbox: Sandbox, code: int):
+def test_missing_permission_is_named(sandbox: Sandbox, code: int):
     body = json.dumps(refused(code, "Forbidden"))
     sandbox.fault("getCreditBalance", "status", status=403, body=body)
     well, message = CfBillingHook().test_connection()
@@ -263,7 +263,7 @@ MAY_BE_TRIED_AGAIN = [
 
 
 @pytest.mark.parametrize("kind", [*FAILS_FOR_GOOD, *MAY_BE_TRIED_AGAIN])
-def test_error_of_the_api_becomes_one_that_airflow_acts_on(kind: type[errors.CfBillingError]):
+def test_api_error_becomes_an_airflow_error(kind: type[errors.CfBillingError]):
     error = kind("It broke", status=400, codes=[7], request_id="8a-AMS")
 
     with pytest.raises(AirflowException) as caught, airflow_errors():
@@ -279,7 +279,7 @@ def test_balance_that_is_enough_skips_the_task():
         raise charging.TopupNotNeeded("it is enough")
 
 
-def test_lost_answer_of_a_top_up_fails_for_good_and_is_not_sent_again(sandbox: Sandbox):
+def test_lost_topup_response_fails_without_a_second_charge(sandbox: Sandbox):
     sandbox.fault("createTopup", "reset", "after")
     with pytest.raises(AirflowFailException, match="is not known"), airflow_errors():
         CfBillingHook().create_topup(1000)

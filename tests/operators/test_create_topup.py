@@ -61,7 +61,7 @@ def test_invoice_is_pushed_once_it_was_seen(
     assert "invoice_pdf" not in run.result()
 
 
-def test_without_waiting_the_top_up_is_reported_as_pending(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_topup_without_waiting_is_pending(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     run = top_up(dag_folder, wait_for_completion=False)
     assert (run.result()["status"], run.result()["outcome"]) == ("pending", "charged")
     assert sandbox.requests("checkTopupStatus") == []
@@ -120,7 +120,7 @@ def test_bad_input_is_refused_before_any_request(
 
 @pytest.mark.parametrize("name", ["poll_interval", "timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), True, "soon"])
-def test_bad_seconds_are_refused_when_the_dag_is_parsed(name: str, value: object) -> None:
+def test_bad_seconds_are_refused_at_parse_time(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a number of seconds above 0; got"):
         CfBillingCreateTopupOperator(task_id="task", amount_cents=2500, **{name: value})
 
@@ -143,7 +143,7 @@ def test_bad_seconds_are_refused_when_the_dag_is_parsed(name: str, value: object
         ),
     ],
 )
-def test_top_up_that_must_not_be_made_fails_before_it_is_sent(
+def test_forbidden_topup_fails_before_it_is_sent(
     sandbox: Sandbox,
     dag_folder: DagFolder,
     account: dict[str, object],
@@ -257,7 +257,7 @@ def test_lost_answer_is_adopted_not_charged_again(
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_lost_charge_is_made_again_only_when_it_is_proven_lost(
+def test_lost_charge_is_repeated_only_when_proven_lost(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.5")
@@ -268,7 +268,7 @@ def test_lost_charge_is_made_again_only_when_it_is_proven_lost(
     assert (posted(sandbox), len(sandbox.charges())) == (2, 1)
 
 
-def test_window_that_could_end_during_a_charge_is_refused(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_too_short_window_is_refused(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     run = top_up(dag_folder, unknown_outcome_window=60)
     assert run.state == "failed"
     assert "unknown_outcome_window is 60 s, but a charge may be under way for 65 s" in run.ends
@@ -285,7 +285,7 @@ def test_failed_payment_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagF
     assert posted(sandbox) == 1
 
 
-def test_wait_that_times_out_goes_on_in_the_retry(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_retry_resumes_a_wait_that_timed_out(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(settle_seconds=1.5)
     run = top_up(dag_folder, timeout=1.0, retries=4)
     (charge,) = sandbox.charges()
@@ -295,7 +295,7 @@ def test_wait_that_times_out_goes_on_in_the_retry(sandbox: Sandbox, dag_folder: 
     assert run.result()["outcome"] == "resumed"
 
 
-def test_wait_outlives_a_cloudflare_that_is_away_for_a_while(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_wait_outlives_an_outage(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.fault("checkTopupStatus", "status", status=503, times=7)
     run = top_up(dag_folder)
     assert run.state == "success"
@@ -368,7 +368,7 @@ IdOnly(task_id="task", amount_cents=2500, poll_interval=0.1)
     assert run.result() == run.xcoms["task", "payment_intent_id"] == charge.invoice_id
 
 
-def test_outputs_of_mapped_top_ups_are_each_their_own(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_mapped_topups_have_separate_outputs(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(settle_seconds=0)
     run = dag_folder.run(
         "CfBillingCreateTopupOperator.partial(task_id='task', poll_interval=0.1, dry_run=True)"

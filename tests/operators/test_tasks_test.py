@@ -22,7 +22,7 @@ with DAG("tried_by_hand", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=
 
 
 @pytest.mark.timeout(150)
-def test_task_that_is_tried_by_hand_charges_at_once_and_adopts_nothing(
+def test_task_tested_by_hand_charges_and_adopts_nothing(
     sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path
 ) -> None:
     other = sandbox.add_invoice(2500, amount_due_cents=2625)  # of another Dag run, a moment ago

@@ -32,7 +32,7 @@ def stored_connection(
 
 @pytest.mark.usefixtures("stored_connection")
 @pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
-def test_deferred_top_up_with_a_stored_connection_is_charged_once_and_finishes(
+def test_deferred_topup_with_stored_connection_charges_once(
     sandbox: Sandbox, dag_folder: DagFolder, lost: bool
 ) -> None:
     sandbox.configure(settle_seconds=0.5, history_lag_seconds=0.5)
@@ -56,7 +56,7 @@ def test_deferred_sensor_with_a_stored_connection_finishes(sandbox: Sandbox, dag
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
-def test_trigger_that_fails_as_a_whole_leaves_the_wait_to_the_task(
+def test_failed_trigger_leaves_the_wait_to_the_task(
     sandbox: Sandbox, dag_folder: DagFolder, lost: bool
 ) -> None:
     """As one does that a triggerer with another release of this package cannot load."""
@@ -70,9 +70,7 @@ def test_trigger_that_fails_as_a_whole_leaves_the_wait_to_the_task(
     assert run.result()["payment_intent_id"] == charge.invoice_id
 
 
-def test_sensor_whose_trigger_fails_as_a_whole_goes_on_in_the_task(
-    sandbox: Sandbox, dag_folder: DagFolder
-) -> None:
+def test_sensor_goes_on_when_its_trigger_fails(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     after_looks(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
     task = resumed_after_a_failed_trigger(CfBillingTopupConfigErrorSensor, poke_interval=0.2, timeout=20)
     assert dag_folder.run(task).result()["state"] == "failing"
@@ -97,7 +95,7 @@ Task(task_id='task', deferrable=True, {written})
 
 @pytest.mark.parametrize("name", ["dry_run", "wait_for_completion", "deferrable"])
 @pytest.mark.parametrize("value", ["false", "False", "{{ params.dry }}", 0, 1, None])
-def test_what_is_no_boolean_is_refused_when_the_dag_is_parsed(name: str, value: object) -> None:
+def test_non_boolean_is_refused_at_parse_time(name: str, value: object) -> None:
     """A text is true in Python: `dry_run="false"` would never charge, and be green."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"{name} must be True or False"):
@@ -105,7 +103,7 @@ def test_what_is_no_boolean_is_refused_when_the_dag_is_parsed(name: str, value: 
 
 
 @pytest.mark.parametrize("name", ["deferrable", "start_from_trigger"])
-def test_what_is_no_boolean_is_refused_by_sensors_too(name: str) -> None:
+def test_sensors_refuse_a_non_boolean_too(name: str) -> None:
     arguments: dict[str, Any] = {name: "false"}
     with pytest.raises(ValueError, match=f"{name} must be True or False"):
         CfBillingTopupConfigErrorSensor(task_id="task", **arguments)

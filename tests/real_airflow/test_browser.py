@@ -101,7 +101,7 @@ def test_connection_is_saved_and_tested(
     assert len(running_sandbox.requests()) == seen + 1
 
 
-def test_links_of_a_task_that_still_waits_are_shown_and_ask_nobody(
+def test_waiting_task_shows_links_without_requests(
     pages: Pages, airflow: Airflow, running_sandbox: Sandbox
 ) -> None:
     """The Dag uses the connection that was made in the form."""

@@ -36,7 +36,7 @@ dag("once", days_ago, schedule="@once")
 NAMES = ["caught_up", "asked_for", "hours_missed", "filled", "once"]
 
 
-def test_missed_periods_are_charged_for_only_where_that_was_asked_for(stack: ExitStack) -> None:
+def test_missed_periods_are_charged_only_on_request(stack: ExitStack) -> None:
     sandboxes = {name: stack.enter_context(Sandbox(settle_seconds=0.2)) for name in NAMES}
     days_ago, hours_ago = TODAY - timedelta(days=DAYS), NOW - timedelta(hours=HOURS)
     dags = DAGS.format(

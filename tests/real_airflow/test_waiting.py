@@ -229,7 +229,7 @@ def test_edges_start_dag_runs_once_each(sandbox: Sandbox, stack: ExitStack) -> N
 
 
 @pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="the asset state store came with Airflow 3.3")
-def test_edge_that_comes_while_no_triggerer_runs_is_not_missed(sandbox: Sandbox, stack: ExitStack) -> None:
+def test_edge_without_a_triggerer_is_not_missed(sandbox: Sandbox, stack: ExitStack) -> None:
     name = "topup_on_low_balance"
     dags = (EXAMPLES / f"{name}.py").read_text().replace("poll_interval=60", "poll_interval=0.5")
     sandbox.configure(balance_cents=5000, settle_seconds=0)

@@ -47,9 +47,7 @@ def reasons(response) -> list[int]:
     ],
     ids=lambda value: str(value)[:80] if isinstance(value, dict) else "",
 )
-def test_missing_or_wrong_key_is_refused_as_by_the_real_api(
-    sandbox: Sandbox, top_up, headers, refused, chain
-):
+def test_bad_key_is_refused_as_by_cloudflare(sandbox: Sandbox, top_up, headers, refused, chain):
     response = top_up(headers=headers)
     assert (refusal(response), reasons(response)) == (refused, chain)
     assert sandbox.charges() == []
@@ -104,7 +102,7 @@ def test_read_token_reads(call, path):
     assert call("GET", path, token="sandbox-read-token").status_code == 200
 
 
-def test_read_token_neither_charges_nor_asks_for_the_status(sandbox: Sandbox, call, top_up):
+def test_read_token_neither_charges_nor_reads_status(sandbox: Sandbox, call, top_up):
     invoice_id = top_up().json()["result"]["payment_intent_id"]
     status = {"payment_intent_id": invoice_id}
 
@@ -124,7 +122,7 @@ def test_token_opens_only_its_accounts(sandbox: Sandbox, call):
     assert call("GET", "credit-balance", account_id=other, token="other-token").status_code == 200
 
 
-def test_quota_exceeded_blocks_the_token_for_a_whole_window(sandbox: Sandbox, call, top_up):
+def test_exceeded_quota_blocks_for_a_whole_window(sandbox: Sandbox, call, top_up):
     sandbox.configure_server(rate_quota=2, rate_window_seconds=1)
 
     allowed = [call("GET", "credit-balance") for _ in range(2)]

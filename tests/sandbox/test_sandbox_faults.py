@@ -75,7 +75,7 @@ def test_hang_never_answers(sandbox: Sandbox, when, charged):
 
 
 @pytest.mark.parametrize("kind", ["reset", "drop", "hang"])
-def test_answer_breaks_off_in_the_middle_of_its_body(sandbox: Sandbox, kind):
+def test_response_breaks_off_inside_its_body(sandbox: Sandbox, kind):
     sandbox.fault("createTopup", kind, when="middle")
 
     received, error = raw_top_up(sandbox, timeout=0.3)
@@ -100,7 +100,7 @@ def test_charge_can_land_after_the_connection_is_gone(sandbox: Sandbox, kind):
     assert sandbox.charges()[0].at > gone
 
 
-def test_late_charge_of_an_earlier_world_does_not_land(sandbox: Sandbox, top_up):
+def test_reset_drops_a_late_charge(sandbox: Sandbox, top_up):
     sandbox.fault("createTopup", "drop", when="late", seconds=0.2)
     raw_top_up(sandbox)
 
@@ -201,7 +201,7 @@ def test_garbage_answers_200_with_any_body(sandbox: Sandbox, top_up, body):
     assert len(sandbox.charges()) == 1
 
 
-def test_garbage_is_half_an_envelope_by_default_and_can_be_huge(sandbox: Sandbox, top_up):
+def test_garbage_is_half_an_envelope_or_huge(sandbox: Sandbox, top_up):
     sandbox.fault("createTopup", "garbage", when="after")
     with pytest.raises(json.JSONDecodeError):
         json.loads(top_up().content)
@@ -249,7 +249,7 @@ def test_truncate_promises_more_than_it_sends(sandbox: Sandbox, top_up, when, ch
     assert len(sandbox.charges()) == charged
 
 
-def test_fault_meets_its_operation_after_those_it_skips_and_as_often_as_told(sandbox: Sandbox, call, top_up):
+def test_fault_honors_operation_skip_and_times(sandbox: Sandbox, call, top_up):
     sandbox.fault("getCreditBalance", "status", status=503, skip=1, times=2)
 
     statuses = [call("GET", "credit-balance").status_code for _ in range(5)]
@@ -290,13 +290,13 @@ def test_fault_can_stay_until_it_is_removed(sandbox: Sandbox, call):
         ({"operation": "createTopup", "kind": "reset", "when": "late", "seconds": -1}, "seconds"),
     ],
 )
-def test_fault_that_makes_no_sense_is_refused_by_name(sandbox: Sandbox, fault, complaint):
+def test_invalid_fault_is_refused_by_name(sandbox: Sandbox, fault, complaint):
     with pytest.raises(ValueError, match=complaint):
         sandbox.fault(**fault)
     assert sandbox.state()["faults"] == []
 
 
-def test_hung_request_does_not_keep_the_sandbox_from_stopping():
+def test_hung_request_does_not_block_stopping():
     with Sandbox() as sandbox:
         sandbox.fault("createTopup", "hang", when="after")
         address = urlsplit(sandbox.url)

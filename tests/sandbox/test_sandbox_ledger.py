@@ -83,7 +83,7 @@ def test_account_is_created_when_it_is_configured(sandbox: Sandbox, call):
         ({"page_parameter": "required"}, "page_parameter"),
     ],
 )
-def test_switch_that_makes_no_sense_is_refused_by_name(sandbox: Sandbox, switches, complaint):
+def test_invalid_switch_is_refused_by_name(sandbox: Sandbox, switches, complaint):
     with pytest.raises(ValueError, match=complaint):
         sandbox.configure(**switches)
 

@@ -125,7 +125,7 @@ def test_usage_history_of_all_time_is_bounded(call):
 
 
 @pytest.mark.parametrize(("grouping", "least", "most"), [("day", 1, 5), ("hour", 1 / 24, 5 / 24)])
-def test_usage_history_is_some_dollars_a_day_and_the_same_again(call, grouping, least, most):
+def test_usage_history_is_dollars_a_day_and_repeatable(call, grouping, least, most):
     query = {
         "value_grouping_window": grouping,
         "start_time": 1_790_000_000_000,
@@ -141,7 +141,7 @@ def test_usage_history_is_some_dollars_a_day_and_the_same_again(call, grouping, 
     assert any(value != round(value, 2) for value in dollars), "no fraction of a cent"
 
 
-def test_spending_limit_can_be_read_and_deleted_but_not_set(sandbox: Sandbox, call):
+def test_spending_limit_can_be_deleted_but_not_set(sandbox: Sandbox, call):
     config = {"amount": 5000, "duration": "monthly", "strategy": "fixed"}
     sandbox.configure(spending_limit={"enabled": True, "config": config})
 

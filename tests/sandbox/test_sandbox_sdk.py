@@ -103,7 +103,7 @@ def test_spending_limit(billing, account_id):
         billing.spending_limit.create(account_id=account_id, amount=500, duration="daily", strategy="fixed")
 
 
-def test_sdk_with_its_defaults_charges_twice_when_an_answer_is_lost(sandbox: Sandbox):
+def test_sdk_charges_twice_when_a_response_is_lost(sandbox: Sandbox):
     """Why this provider does not use it."""
     sandbox.fault("createTopup", "reset", when="after")
     with cloudflare.Cloudflare(api_token=sandbox.token, base_url=sandbox.base_url, timeout=5) as client:

@@ -83,7 +83,7 @@ def test_command_line_names_a_port_that_is_taken():
 
 
 @pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
-def test_command_line_without_its_extra_says_how_to_get_it(missing):
+def test_missing_extra_is_named_by_the_command_line(missing):
     code = (
         "import sys\n"
         f"sys.modules[{missing!r}] = None\n"
@@ -105,7 +105,7 @@ def test_page_is_self_contained(sandbox: Sandbox):
     assert not re.search(r"innerHTML|insertAdjacent|document\.write|\bsrc=", response.text)
 
 
-def test_every_switch_of_the_page_is_known_to_the_sandbox(sandbox: Sandbox):
+def test_page_uses_only_known_switches(sandbox: Sandbox):
     page = requests.get(sandbox.url, timeout=5).text
 
     for action in re.findall(r'autoTopup\("(\w+)"\)', page):
@@ -133,7 +133,7 @@ def from_javascript(literal: str) -> dict[str, object]:
     return json.loads(re.sub(r"(\w+):", r'"\1":', literal))
 
 
-def test_every_field_of_a_charge_on_the_page_is_known_to_the_sandbox(sandbox: Sandbox):
+def test_page_uses_only_known_charge_fields(sandbox: Sandbox):
     sandbox.auto_topup("perform")
     (charge,) = sandbox.state()["charges"]
 

@@ -103,9 +103,7 @@ def test_three_d_secure_stays_pending_for_ever(sandbox: Sandbox, call, top_up):
 
 
 @pytest.mark.parametrize("outcome", ["void", "uncollectible"])
-def test_payment_that_fails_later_stays_pending_and_its_invoice_tells(
-    sandbox: Sandbox, call, top_up, outcome
-):
+def test_late_payment_failure_shows_only_in_the_invoice(sandbox: Sandbox, call, top_up, outcome):
     sandbox.configure(topup_outcome=outcome)
     invoice_id = result(top_up())["payment_intent_id"]
     assert only_invoice(call)["status"] == "open"
@@ -131,9 +129,7 @@ def test_payment_that_fails_later_stays_pending_and_its_invoice_tells(
         ({"credit_cents": 150, "tax_percent": 20}, 3000),
     ],
 )
-def test_fee_tax_and_credit_change_what_is_due_but_not_what_is_bought(
-    sandbox: Sandbox, call, top_up, switches, due
-):
+def test_fee_tax_and_credit_change_only_the_amount_due(sandbox: Sandbox, call, top_up, switches, due):
     sandbox.configure(**switches, settle_seconds=0)
 
     top_up(2500)
@@ -165,7 +161,7 @@ def test_status_can_lag_behind(sandbox: Sandbox, call, top_up):
     assert status_of(call, invoice_id) == "completed"
 
 
-def test_without_a_default_payment_method_one_must_be_named(sandbox: Sandbox, call, top_up):
+def test_payment_method_is_required_without_a_default(sandbox: Sandbox, call, top_up):
     sandbox.configure(default_payment_method=None)
 
     balance = result(call("GET", "credit-balance"))
@@ -224,7 +220,7 @@ def test_other_content_type_is_refused(sandbox: Sandbox, call):
     assert sandbox.charges() == []
 
 
-def test_status_of_an_unknown_or_foreign_invoice_is_not_found(call, top_up):
+def test_status_of_unknown_or_foreign_invoice_is_not_found(call, top_up):
     second = f"{int('0123456789abcdef0123456789abcdef', 16) + 1:032x}"
     foreign = result(top_up(account_id=second))["payment_intent_id"]
 
@@ -266,7 +262,7 @@ def test_unset_auto_topup(sandbox: Sandbox, call, style):
     assert ("error" in config) == (style != "absent")
 
 
-def test_automatic_topup_makes_an_auto_invoice_and_a_charge(sandbox: Sandbox, call):
+def test_automatic_topup_makes_invoice_and_charge(sandbox: Sandbox, call):
     invoice = sandbox.auto_topup("perform", amount_cents=3000)
 
     assert result(call("GET", "invoice-history?type=auto"))["invoices"][0]["id"] == invoice.id

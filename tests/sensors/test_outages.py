@@ -52,7 +52,7 @@ AWAY: dict[str, Any] = {"kind": "status", "status": 503, "html": True}
     ],
     ids=lambda value: value if isinstance(value, str) else value["kind"],
 )
-def test_short_outages_end_no_wait_and_cost_no_retry(
+def test_short_outages_cost_no_retry(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str, outage: dict[str, Any]
 ) -> None:
     for _ in range(4):
@@ -66,9 +66,7 @@ def test_short_outages_end_no_wait_and_cost_no_retry(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_outage_at_the_first_poll_is_like_any_other(
-    sandbox: Sandbox, dag_folder: DagFolder, mode: str
-) -> None:
+def test_outage_at_the_first_poll_is_retried(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
     sandbox.auto_topup("break")
     sandbox.fault("getCreditBalance", "status", status=503)
     assert watch(dag_folder, mode).state == "success"
@@ -100,7 +98,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
     return time
 
 
-def test_outage_of_five_minutes_is_waited_out_whatever_the_interval(time: VirtualTime) -> None:
+def test_five_minute_outage_is_outlasted_at_any_interval(time: VirtualTime) -> None:
     outage, pauses = Outage(), []
     while time.passed <= 300:
         pauses.append(outage.failed(UNAVAILABLE))
@@ -119,14 +117,14 @@ def test_outages_do_not_add_up(time: VirtualTime) -> None:
         outage.end()
 
 
-def test_rate_limit_is_no_outage_and_says_when_to_come_back(time: VirtualTime) -> None:
+def test_rate_limit_is_no_outage(time: VirtualTime) -> None:
     outage = Outage()
     for _ in range(100):
         assert outage.failed(CfBillingRateLimitError("used up", retry_after_seconds=300)) == 300
         time.passed += 300
 
 
-def test_what_polling_again_cannot_heal_ends_the_wait_at_once() -> None:
+def test_permanent_error_ends_the_wait_at_once() -> None:
     for error in (CfBillingInvalidRequestError("refused"), KeyError("a bug")):
         with pytest.raises(type(error)):
             Outage().failed(error)
@@ -159,7 +157,7 @@ def test_wait_that_fails_is_skipped_if_so_asked(
 
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
 @pytest.mark.parametrize("mode", ["mode='poke'", "mode='reschedule'"])
-def test_wait_on_a_worker_that_times_out_is_skipped_if_so_asked(
+def test_soft_fail_skips_a_timeout_on_the_worker(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str, flag: str
 ) -> None:
     run = dag_folder.run(
@@ -174,7 +172,7 @@ TIMED_OUT = ["Trigger timeout", "Trigger/execution timeout"]  # as Airflow 3 and
 
 @pytest.mark.parametrize("error", TIMED_OUT)
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
-def test_wait_in_the_triggerer_that_times_out_is_skipped_if_so_asked(flag: str, error: str) -> None:
+def test_soft_fail_skips_a_timeout_in_the_triggerer(flag: str, error: str) -> None:
     flags: dict[str, Any] = {flag: True}
     sensor = CfBillingTopupConfigErrorSensor(task_id="task", deferrable=True, **flags)
     with pytest.raises(AirflowSkipException, match=f"{flag}: The wait has timed out"):
@@ -182,7 +180,7 @@ def test_wait_in_the_triggerer_that_times_out_is_skipped_if_so_asked(flag: str, 
 
 
 @pytest.mark.parametrize("error", TIMED_OUT)
-def test_wait_in_the_triggerer_that_times_out_ends_like_one_on_a_worker(error: str) -> None:
+def test_timeout_is_the_same_in_triggerer_and_worker(error: str) -> None:
     """Airflow fails a sensor's timeout without a retry, but not, on each of its versions, a trigger's."""
     from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
@@ -192,7 +190,7 @@ def test_wait_in_the_triggerer_that_times_out_ends_like_one_on_a_worker(error: s
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_silent_fail_waits_on_after_an_outage_that_lasts(
+def test_silent_fail_outlasts_a_long_outage(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setattr(polling, "MAX_OUTAGE_SECONDS", 0.3)
@@ -222,9 +220,7 @@ def test_dry_run_leaves_nothing_to_wait_for(sandbox: Sandbox, dag_folder: DagFol
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
-def test_topup_that_was_skipped_leaves_nothing_to_wait_for(
-    sandbox: Sandbox, dag_folder: DagFolder, mode: str
-) -> None:
+def test_skipped_topup_leaves_nothing_to_wait_for(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
     run = dag_folder.run(PAIR.format(topup="only_if_balance_below_cents=1", mode=mode))
     assert run.tasks == {"topup": "skipped", "task": "skipped"}
 

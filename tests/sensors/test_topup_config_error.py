@@ -104,7 +104,7 @@ def test_bad_since_is_refused_before_any_request(sandbox: Sandbox, dag_folder: D
     assert sandbox.requests() == []
 
 
-def test_bad_wait_for_is_refused_when_the_dag_is_parsed() -> None:
+def test_bad_wait_for_is_refused_at_parse_time() -> None:
     with pytest.raises(ValueError, match="wait_for must be one of error, cleared; got 'errors'"):
         CfBillingTopupConfigErrorSensor(task_id="task", wait_for="errors")
 

@@ -57,7 +57,7 @@ def after_looks(
     ("line", "before", "after"),
     [("below_cents=2000", 2000, 1999.5), ("at_least_cents='{{ 2000 }}'", 1999.9, 2000)],
 )
-def test_sensor_waits_until_the_balance_has_crossed_the_line(
+def test_sensor_waits_until_the_balance_crosses_the_line(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str, line: str, before: float, after: float
 ) -> None:
     if "start_from" in mode:
@@ -109,9 +109,7 @@ def test_sensor_waits_until_a_topup_has_settled(sandbox: Sandbox, dag_folder: Da
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
-def test_topup_that_is_not_known_yet_is_waited_for(
-    sandbox: Sandbox, dag_folder: DagFolder, mode: str
-) -> None:
+def test_unknown_topup_is_waited_for(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
     sandbox.configure(settle_seconds=0, status_lag_seconds=6)  # longer than the second task takes to start
     run = dag_folder.run(
         f"{TOPUP}CfBillingTopupCompletedSensor(task_id='task', payment_intent_id=topup_id,"
@@ -122,7 +120,7 @@ def test_topup_that_is_not_known_yet_is_waited_for(
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
-def test_payment_that_has_failed_ends_the_wait_without_a_retry(
+def test_failed_payment_ends_the_wait_without_retry(
     sandbox: Sandbox, dag_folder: DagFolder, mode: str
 ) -> None:
     sandbox.configure(topup_outcome="void", settle_seconds=0)
@@ -160,12 +158,12 @@ def test_bad_line_is_refused_before_any_request(sandbox: Sandbox, dag_folder: Da
 
 
 @pytest.mark.parametrize("lines", [{}, {"below_cents": 1, "at_least_cents": 2}])
-def test_one_line_is_asked_for_when_the_dag_is_parsed(lines: dict[str, float]) -> None:
+def test_exactly_one_line_is_required_at_parse_time(lines: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="Give either below_cents or at_least_cents"):
         CfBillingCreditBalanceSensor(task_id="task", **lines)
 
 
-def test_output_of_another_task_cannot_be_waited_for_from_the_start() -> None:
+def test_start_from_trigger_refuses_another_tasks_output() -> None:
     with DAG("dag", schedule=None):
         topup = CfBillingCreateTopupOperator(task_id="topup", amount_cents=2500).output["payment_intent_id"]
         CfBillingTopupCompletedSensor(task_id="deferred", payment_intent_id=topup, deferrable=True)

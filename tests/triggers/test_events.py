@@ -157,7 +157,7 @@ def test_restart_fires_for_nothing_again_and_misses_nothing(sandbox: Sandbox):
 
 
 @needs_asset_watcher
-def test_without_a_memory_what_holds_at_the_start_fires_nothing(sandbox: Sandbox):
+def test_initial_state_fires_nothing_without_memory(sandbox: Sandbox):
     sandbox.configure(balance_cents=500)
     assert watch(sandbox, low(), balance(sandbox, 5000), balance(sandbox, 500)) == [0, 0, 1]
 
@@ -178,7 +178,7 @@ def test_watchers_of_one_asset_remember_apart(sandbox: Sandbox):
 
 
 @needs_asset_watcher
-def test_edge_that_cannot_be_remembered_fires_once_it_can(sandbox: Sandbox):
+def test_edge_fires_once_it_can_be_remembered(sandbox: Sandbox):
     store = Store()
 
     def away(is_away: bool) -> Callable[[], object]:
@@ -189,7 +189,7 @@ def test_edge_that_cannot_be_remembered_fires_once_it_can(sandbox: Sandbox):
 
 
 @needs_asset_watcher
-def test_trigger_that_two_assets_share_works_without_a_memory(sandbox: Sandbox):
+def test_shared_trigger_works_without_memory(sandbox: Sandbox):
     class OfTwoAssets(Store):
         async def aget(self, key: str, default: Any = None) -> Any:
             raise ValueError("Task has 2 concrete inlets and outlets")
@@ -212,7 +212,7 @@ def test_watcher_outlives_every_failure(sandbox: Sandbox, fault: dict[str, Any])
 
 @needs_asset_watcher
 @pytest.mark.parametrize("below_cents", [0, -1, True, "soon", None])
-def test_bad_line_is_refused_when_the_dag_is_parsed(below_cents: Any):
+def test_bad_line_is_refused_at_parse_time(below_cents: Any):
     with pytest.raises(ValueError, match="below_cents must"):
         CfBillingLowBalanceEventTrigger(below_cents)
 

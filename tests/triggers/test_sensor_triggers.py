@@ -53,7 +53,7 @@ def test_cleared_error_is_told(sandbox: Sandbox):
     ],
     ids=str,
 )
-def test_balance_is_compared_to_the_fraction_of_a_cent(sandbox: Sandbox, lines: dict[str, Any], fires: bool):
+def test_balance_is_compared_in_fractional_cents(sandbox: Sandbox, lines: dict[str, Any], fires: bool):
     sandbox.configure(balance_cents=640.19)
 
     async def cross() -> None:
@@ -88,7 +88,7 @@ def test_trigger_can_end_the_task_itself(sandbox: Sandbox):
     assert event.xcoms["return_value"]["state"] == "failing"
 
 
-def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
+def test_watchers_of_an_account_share_each_poll(sandbox: Sandbox):
     """Whatever they wait for; and who comes late gets the last response."""
     waiting = [*(broken() for _ in range(100)), *(low(100) for _ in range(100))]
 
@@ -106,7 +106,7 @@ def test_all_who_watch_an_account_share_each_look(sandbox: Sandbox):
     assert {request.operation for request in sandbox.requests()} == {"getCreditBalance"}
 
 
-def test_passing_failures_are_lived_with(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_transient_failures_are_retried(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     sandbox.auto_topup("break")
     for fault in ({"kind": "reset"}, {"kind": "status", "status": 503, "html": True}, {"kind": "garbage"}):
         sandbox.fault("getCreditBalance", **fault)
@@ -116,9 +116,7 @@ def test_passing_failures_are_lived_with(sandbox: Sandbox, monkeypatch: pytest.M
     assert len(sandbox.requests()) == 4
 
 
-def test_outage_that_lasts_is_reported_and_the_task_may_retry(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-):
+def test_long_outage_fails_and_may_be_retried(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(polling, "_MAX_BACKOFF_SECONDS", 0.05)
     monkeypatch.setattr(polling, "MAX_OUTAGE_SECONDS", 1.0)
     sandbox.fault("getCreditBalance", "status", status=503, times=None)
@@ -136,7 +134,7 @@ def test_rate_limit_fails_nobody(sandbox: Sandbox):
     assert len(sandbox.requests()) == 4
 
 
-def test_refused_credentials_fail_for_good_after_one_look(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_refused_credentials_fail_for_good_after_one_poll(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     uri = sandbox.connection_uri(token="not-the-token")
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", uri)
     events = fire(broken(), low(), broken(wait_for="cleared"))
@@ -153,7 +151,7 @@ def test_refused_credentials_fail_for_good_after_one_look(sandbox: Sandbox, monk
         (completed("../limits"), "payment_intent_id must be an id made of letters"),
     ],
 )
-def test_what_cannot_be_meant_fails_before_any_request(sandbox: Sandbox, trigger: Any, message: str):
+def test_invalid_arguments_fail_before_any_request(sandbox: Sandbox, trigger: Any, message: str):
     (event,) = fire(trigger)
     assert (event.payload["status"], event.payload["retry"]) == ("failed", False)
     with pytest.raises(ValueError, match=message):
@@ -161,14 +159,14 @@ def test_what_cannot_be_meant_fails_before_any_request(sandbox: Sandbox, trigger
     assert sandbox.requests() == []
 
 
-def test_sensor_polls_again_for_a_topup_that_is_not_known_yet(sandbox: Sandbox):
+def test_sensor_polls_again_for_an_unknown_topup(sandbox: Sandbox):
     sandbox.configure(status_lag_seconds=0.4)
     (event,) = fire(completed(pending(sandbox, settle_seconds=0)))
     assert event.payload["status"] == "success"
     assert 404 in [request.status for request in sandbox.requests("checkTopupStatus")]
 
 
-def test_sensor_gives_up_a_topup_that_is_never_known(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+def test_sensor_gives_up_on_an_unknown_topup(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(settlement, "UNKNOWN_OUTCOME_WINDOW", 0.3)
     (event,) = fire(completed("in_gone"))
     assert (event.payload["status"], event.payload["retry"]) == ("failed", False)
@@ -176,7 +174,7 @@ def test_sensor_gives_up_a_topup_that_is_never_known(sandbox: Sandbox, monkeypat
     assert len(sandbox.requests()) >= 2
 
 
-def test_sensors_trigger_that_cannot_poll_hands_back_to_the_task(monkeypatch: pytest.MonkeyPatch):
+def test_sensor_triggers_hand_back_when_they_cannot_poll(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT", raising=False)
     for trigger in (broken(), low(), completed("in_1")):
         (event,) = fire(trigger)
@@ -184,7 +182,7 @@ def test_sensors_trigger_that_cannot_poll_hands_back_to_the_task(monkeypatch: py
         assert "cfbilling_default" in event.payload["message"]
 
 
-def test_triggers_yield_to_others_between_looks(sandbox: Sandbox):
+def test_triggers_yield_to_others_between_polls(sandbox: Sandbox):
     """A trigger that never sleeps would stop all others."""
 
     async def run() -> int:

@@ -48,7 +48,7 @@ def test_all_who_ask_at_once_share_one_request(sandbox: Sandbox, settings: Setti
     assert len(sandbox.requests()) == 1
 
 
-def test_who_comes_later_gets_the_last_answer_if_it_is_fresh_enough(sandbox: Sandbox, settings: Settings):
+def test_latecomer_gets_a_fresh_enough_result(sandbox: Sandbox, settings: Settings):
     async def story() -> list[PollResult]:
         first = await shared_poll(settings, balance, max_age=60)
         fresh = await shared_poll(settings, balance, max_age=60)
@@ -69,7 +69,7 @@ def test_who_comes_later_gets_the_last_answer_if_it_is_fresh_enough(sandbox: San
     ],
     ids=["another account", "another question", "another question with arguments"],
 )
-def test_who_asks_something_else_gets_an_answer_to_that(
+def test_another_query_gets_its_own_result(
     sandbox: Sandbox, settings: Settings, other: Callable[[Settings], Any]
 ):
     async def story() -> tuple[PollResult, PollResult]:
@@ -103,7 +103,7 @@ def test_accounts_of_one_token_share_their_connections(settings: Settings):
     assert len(peers) == 1
 
 
-def test_failure_is_shared_too_and_is_no_reason_to_ask_at_once(sandbox: Sandbox, settings: Settings):
+def test_failure_is_shared_without_a_new_poll(sandbox: Sandbox, settings: Settings):
     sandbox.fault("getCreditBalance", "status", status=502, html=True)
 
     async def story() -> list[PollResult]:
@@ -115,7 +115,7 @@ def test_failure_is_shared_too_and_is_no_reason_to_ask_at_once(sandbox: Sandbox,
     assert len(sandbox.requests()) == 1
 
 
-def test_rate_limit_pauses_all_who_use_the_token_and_fails_none(sandbox: Sandbox, settings: Settings):
+def test_rate_limit_pauses_all_and_fails_none(sandbox: Sandbox, settings: Settings):
     sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "2"})
 
     async def story() -> list[PollResult]:
@@ -133,7 +133,7 @@ def test_rate_limit_pauses_all_who_use_the_token_and_fails_none(sandbox: Sandbox
     assert all(request.at >= limited.at + 1.9 for request in later)
 
 
-def test_who_asked_first_may_go_and_the_others_get_their_answer(sandbox: Sandbox, settings: Settings):
+def test_others_get_the_result_when_the_first_leaves(sandbox: Sandbox, settings: Settings):
     async def story() -> PollResult:
         first = asyncio.create_task(shared_poll(settings, balance, max_age=60))
         second = asyncio.create_task(shared_poll(settings, balance, max_age=60))
@@ -201,7 +201,7 @@ def test_looks_stay_within_half_of_what_cloudflare_allows(virtual: VirtualTime):
 
 @pytest.mark.parametrize("triggerers", [1, 2, 5])
 @pytest.mark.parametrize("others_per_second", [0, 2])
-def test_all_who_use_the_token_stay_within_what_cloudflare_allows(
+def test_all_with_one_token_stay_within_the_limit(
     virtual: VirtualTime, triggerers: int, others_per_second: float
 ):
     """Each process knows of the others only what Cloudflare says is left."""
@@ -230,7 +230,7 @@ def test_turn_comes_after_the_pause(virtual: VirtualTime):
     assert limiter.reserve() == pytest.approx(120)
 
 
-def test_little_that_is_left_puts_nobody_off_for_longer_than_until_it_is_renewed(virtual: VirtualTime):
+def test_low_quota_delays_only_until_its_renewal(virtual: VirtualTime):
     limiter = RateLimiter()
     limiter.update_from_response(200, {"Ratelimit": '"default";r=10;t=60'})
     turns = [limiter.reserve() for _ in range(1000)]

@@ -86,7 +86,7 @@ def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("phase", ["settle", "reconcile"])
-def test_trigger_that_cannot_poll_hands_back_to_the_task(
+def test_trigger_hands_back_when_it_cannot_poll(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, phase: str
 ):
     """`airflow dags test` cannot read a stored connection in a trigger, on Airflow 3.3."""
@@ -99,9 +99,7 @@ def test_trigger_that_cannot_poll_hands_back_to_the_task(
     assert len(sandbox.requests()) == before
 
 
-def test_trigger_hands_back_at_the_deadline_what_cannot_be_read_until_then(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-):
+def test_unreadable_history_is_handed_back_at_the_deadline(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(polling, "MAX_OUTAGE_SECONDS", 0.0)
     sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
     progress = replace(searching(sandbox), reconcile_deadline_here=time.time() + 3)
@@ -129,7 +127,7 @@ def test_refused_status_is_left_to_the_task(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("known_after", [0.4, None])
-def test_topup_that_is_not_known_yet_is_polled_again(sandbox: Sandbox, known_after: float | None):
+def test_unknown_topup_is_polled_again(sandbox: Sandbox, known_after: float | None):
     sandbox.configure(status_lag_seconds=known_after or 600, settle_seconds=0)
     topup = pending(sandbox, settle_seconds=0)
     deadline = time.time() + (60 if known_after else 0.5)
@@ -140,7 +138,7 @@ def test_topup_that_is_not_known_yet_is_polled_again(sandbox: Sandbox, known_aft
     assert (200 in statuses) is bool(known_after)
 
 
-def test_all_who_wait_for_a_topup_share_each_look(sandbox: Sandbox):
+def test_waiters_for_a_topup_share_each_poll(sandbox: Sandbox):
     topup = pending(sandbox, settle_seconds=1)
     accepted = Record("accepted", charge_intent(sandbox), topup={"payment_intent_id": topup})
     before = len(sandbox.requests())
@@ -164,7 +162,7 @@ def test_no_trigger_ever_charges(sandbox: Sandbox):
     assert len(sandbox.requests("createTopup")) == posts
 
 
-def test_user_who_ends_a_deferred_topup_is_told_that_it_stays_charged(
+def test_killed_deferred_topup_says_it_stays_charged(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
     asyncio.run(of_a_topup(Progress(Record("started"), "charge")).on_kill())
