@@ -1,10 +1,11 @@
-"""How requests travel: session, credentials, time limits, retries of reads.
+"""How requests travel: connections, credentials, time limits, retries of reads.
 
 Reads are retried; whether an endpoint is one is said by its author in ``client.py``, not derived from the
 HTTP verb. :meth:`Transport.send_once` is the other way: once, over a connection of its own.
 """
 
 import http.client
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -77,7 +78,7 @@ class Transport:
         # Read once: every request goes the same way, and what is wrong with it is known before a charge.
         self._network = network_for(settings.base_url)
         self._redactor = Redactor(settings.secret, in_messages=self._network.secrets)
-        self._session = self._new_session()
+        self._adapter = SendTrackingAdapter()
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((CfBillingUnavailableError, CfBillingRateLimitError)),
             wait=_wait,
@@ -88,7 +89,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._adapter.close()
 
     def read(self, method: str, path: str, **arguments: Any) -> ReadResponse:
         """Send a request that changes nothing, again if need be.
@@ -105,7 +106,7 @@ class Transport:
         prepared = self._prepared(method, path, **arguments)
         with request_attempt(self._settings.read_timeout) as this:
             try:
-                reply = self._exchange(this, self._session, prepared)
+                reply = self._exchange(this, self._adapter, prepared)
             except _CONNECTION_FAILED as error:
                 raise self._failure(error, this) from None
         return ReadResponse(result_of(reply), reply.server_time or datetime.now(UTC))
@@ -123,9 +124,10 @@ class Transport:
         self._keep_pause()
         prepared = self._prepared("POST", path, json=body)
         # A kept-alive connection may be closed by the other side just as the request goes out.
-        with self._new_session() as session, request_attempt(self._settings.read_timeout, send_by) as this:
+        attempt = request_attempt(self._settings.read_timeout, send_by)
+        with closing(SendTrackingAdapter()) as adapter, attempt as this:
             try:
-                return self._exchange(this, session, prepared)
+                return self._exchange(this, adapter, prepared)
             except CfBillingNotSentInTimeError:
                 raise
             except Exception as error:  # whatever it is, it must not hide what is known of the charge
@@ -138,7 +140,6 @@ class Transport:
 
     def _prepared(self, method: str, path: str, **arguments: Any) -> requests.PreparedRequest:
         settings = self._settings
-        # Not prepared by the session: to merge what all requests have in common costs as much as the rest.
         request = requests.Request(
             method, settings.base_url + path, headers=_HEADERS, auth=self._credentials, **arguments
         )
@@ -151,12 +152,12 @@ class Transport:
             ) from None
 
     def _exchange(
-        self, this: RequestAttempt, session: requests.Session, prepared: requests.PreparedRequest
+        self, this: RequestAttempt, adapter: SendTrackingAdapter, prepared: requests.PreparedRequest
     ) -> Reply:
         settings = self._settings
-        # Past the session, which would follow a redirect, with X-Auth-Key, or, if not, read all of its
+        # Without a session, which would follow a redirect, with X-Auth-Key, or, if not, read all of its
         # body and its address, however long and strange they are; and keep every cookie.
-        response = session.get_adapter(settings.base_url).send(
+        response = adapter.send(
             prepared,
             timeout=(settings.connect_timeout, settings.read_timeout),
             verify=self._network.verify,
@@ -190,13 +191,6 @@ class Transport:
                 f"Rate limited: {pause:.0f} s of Retry-After left. Not sent",
                 retry_after_seconds=pause,
             )
-
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = False
-        session.mount("https://", SendTrackingAdapter())
-        session.mount("http://", SendTrackingAdapter())
-        return session
 
     def _failure(self, error: Exception, this: RequestAttempt) -> CfBillingError:
         """Return what an exchange that brought no whole response stands for."""
