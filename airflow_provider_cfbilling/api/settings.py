@@ -10,8 +10,8 @@ from airflow_provider_cfbilling.api.errors import CfBillingInvalidRequestError
 
 DEFAULT_BASE_URL = "https://api.cloudflare.com/client/v4"
 
-# Visible ASCII: what an HTTP header can carry without ever being read as two headers.
-_HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
+# What an HTTP header can carry without ever being read as two headers.
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _checked_base_url(base_url: str) -> str:
         host = parts.hostname
     except ValueError:
         host = None
-    if not host or not re.fullmatch(r"[\x21-\x7e]+", base_url):
+    if not host or not _VISIBLE_ASCII.fullmatch(base_url):
         raise CfBillingInvalidRequestError(
             f"API base URL must be a whole URL such as {DEFAULT_BASE_URL}; got {base_url!r:.120}."
         )
@@ -82,14 +82,14 @@ def _is_loopback(host: str) -> bool:
 def _check_secret(secret: str, name: str) -> None:
     if not secret:
         raise CfBillingInvalidRequestError(f"{name} is empty.")
-    if not _HEADER_VALUE.fullmatch(secret):
+    if not _VISIBLE_ASCII.fullmatch(secret):
         raise CfBillingInvalidRequestError(
             f"{name} holds a blank, a line break or a character outside ASCII; paste it again without them."
         )
 
 
 def _check_email(email: object) -> None:
-    if not isinstance(email, str) or "@" not in email or not _HEADER_VALUE.fullmatch(email):
+    if not isinstance(email, str) or "@" not in email or not _VISIBLE_ASCII.fullmatch(email):
         raise CfBillingInvalidRequestError(
             f"email must be the address that the Global API Key belongs to; got {email!r:.60}."
         )

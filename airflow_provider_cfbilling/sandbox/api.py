@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from airflow_provider_cfbilling.sandbox.connection import Wire
 from airflow_provider_cfbilling.sandbox.faults import Fault
 from airflow_provider_cfbilling.sandbox.request_handler import Exchange
-from airflow_provider_cfbilling.sandbox.responses import edge_page, failure
+from airflow_provider_cfbilling.sandbox.responses import RefusalError, edge_page
 from airflow_provider_cfbilling.sandbox.state import SandboxState
 
 _HALF_AN_ENVELOPE = '{"success": true, "errors": [], "messages": [], "result": {"pay'
@@ -64,4 +64,4 @@ def _replacement(fault: Fault) -> Response:
         return Response(fault.body, status, fault.headers, media_type="application/json")
     if fault.html:
         return edge_page(status, fault.headers)
-    return failure(status, 10000 + status, f"Injected error {status}", fault.headers)
+    return RefusalError(status, 10000 + status, f"Injected error {status}", fault.headers).response()

@@ -36,25 +36,15 @@ class RefusalError(Exception):
         self.chain = chain
 
     def response(self) -> Response:
-        return failure(self.status, self.code, self.message, self.headers, self.chain)
+        error: dict[str, object] = {"code": self.code, "message": self.message}
+        if self.chain:
+            error["error_chain"] = [{"code": code, "message": message} for code, message in self.chain]
+        envelope = {"success": False, "errors": [error], "messages": [], "result": None}
+        return JSONResponse(envelope, status_code=self.status, headers=self.headers)
 
 
 def success(result: object) -> Response:
     return JSONResponse({"success": True, "errors": [], "messages": [], "result": result})
-
-
-def failure(
-    status: int,
-    code: int,
-    message: str,
-    headers: dict[str, str] | None = None,
-    chain: Sequence[tuple[int, str]] = (),
-) -> Response:
-    error: dict[str, object] = {"code": code, "message": message}
-    if chain:
-        error["error_chain"] = [{"code": code, "message": message} for code, message in chain]
-    envelope = {"success": False, "errors": [error], "messages": [], "result": None}
-    return JSONResponse(envelope, status_code=status, headers=headers)
 
 
 def edge_page(status: int, headers: dict[str, str] | None = None) -> Response:

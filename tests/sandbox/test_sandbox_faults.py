@@ -11,7 +11,7 @@ import requests
 
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
 from airflow_provider_cfbilling.sandbox.connection import head_of
-from airflow_provider_cfbilling.sandbox.responses import failure
+from airflow_provider_cfbilling.sandbox.responses import RefusalError
 
 PERFORMED = [("before", 0), ("after", 1)]
 
@@ -138,8 +138,12 @@ def test_status_can_be_any_refusal_in_an_envelope(sandbox: Sandbox, top_up, when
 
 
 def test_status_line_needs_no_name_of_its_status():
-    assert head_of(failure(499, 10499, "Client closed request")).startswith(b"HTTP/1.1 499 \r\n")
-    assert head_of(failure(402, 7103, "declined")).startswith(b"HTTP/1.1 402 Payment Required\r\n")
+    assert head_of(RefusalError(499, 10499, "Client closed request").response()).startswith(
+        b"HTTP/1.1 499 \r\n"
+    )
+    assert head_of(RefusalError(402, 7103, "declined").response()).startswith(
+        b"HTTP/1.1 402 Payment Required\r\n"
+    )
 
 
 @pytest.mark.parametrize("seconds", [-3600, 86_400])

@@ -120,12 +120,10 @@ def _secrets(parts: SplitResult) -> tuple[str, ...]:
 
 
 def _certificates() -> bool | str:
-    for variable in _CERTIFICATES:
-        path = os.environ.get(variable)
-        if path:
-            break
-    else:
+    variable = next(filter(os.environ.get, _CERTIFICATES), None)
+    if variable is None:
         return True
+    path = os.environ[variable]
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if os.path.isdir(path):

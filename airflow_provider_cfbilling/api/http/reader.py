@@ -97,7 +97,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if value is None:
         raise CfBillingMalformedResponseError(f"The response's {where} is missing or null")
     if get_origin(kind) is tuple:
-        return _read_many(get_args(kind)[0], value, where)
+        if not isinstance(value, list):
+            raise _problem(where, "is not a list", value)
+        return tuple(_read(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise CfBillingMalformedResponseError(
@@ -107,12 +109,6 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Model):
         return read(kind, value, where)
     return _SCALARS[kind](value, where)
-
-
-def _read_many(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise _problem(where, "is not a list", value)
-    return tuple(_read(kind, item, f"{where}[{i}]") for i, item in enumerate(value))
 
 
 def _text(value: Any, where: str) -> str:
