@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import dedent
 
@@ -9,6 +10,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
+
+
+def as_on_this_airflow(text: str) -> str:
+    """Return a block as the pages say to write it on Airflow 2."""
+    if version("apache-airflow").startswith("2."):
+        return text.replace("from airflow.sdk import DAG", "from airflow import DAG")
+    return text
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Block:
 
 
 BLOCKS = [
-    Block(page.name, number, found["language"], dedent(found["text"]))
+    Block(page.name, number, found["language"], as_on_this_airflow(dedent(found["text"])))
     for page in PAGES
     for number, found in enumerate(_BLOCK.finditer(page.read_text()), 1)
 ]

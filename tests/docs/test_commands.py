@@ -108,9 +108,11 @@ def commands_of(page: str, sandbox: Sandbox, port: int) -> Iterator[str]:
 def environment(page: str, dag_folder: DagFolder, home: Path) -> dict[str, str]:
     """Return that of a shell in front of an Airflow whose Dag folder holds the Dags of the page."""
     dags = home / "dags"
+    # Both define it: so that each can be read alone.
+    home_of_the_dag = page if page == "README.md" else "index.md"
     shutil.copytree(ROOT / "example_dags", dags)
     for block in blocks("python"):
-        if block.page in (page, "index.md") and "with DAG(" in block.text:
+        if block.page == home_of_the_dag and "with DAG(" in block.text:
             (dags / f"{Path(block.page).stem}_{block.number}.py").write_text(block.text)
     dag_folder.copy_database(home)
     extras = metadata(DISTRIBUTION).get_all("Provides-Extra") or []
