@@ -34,6 +34,8 @@ HAS_API_SERVER = AIRFLOW_VERSION >= (3, 0)
 HAS_TASK_STATE_STORE = AIRFLOW_VERSION >= (3, 3)
 # Airflow 3.0 fails a task whose process was killed, though it has retries left.
 RETRIES_WHAT_WAS_KILLED = AIRFLOW_VERSION != (3, 0)
+# Airflow 3.1 and 3.2 ignore `start_from_trigger`: https://github.com/apache/airflow/pull/54646.
+STARTS_TASKS_IN_THE_TRIGGERER = AIRFLOW_VERSION not in {(3, 1), (3, 2)}
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 WITH_UI = COMPONENTS
 if not HAS_API_SERVER:
