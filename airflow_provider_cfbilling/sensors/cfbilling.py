@@ -45,7 +45,8 @@ class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperato
     :param deferrable: wait in the triggerer, without a worker.
     :param start_from_trigger: wait in the triggerer from the start, and succeed there too: a wait that ends
         well never needs a worker. All arguments must be known when the Dag is parsed; Airflow 3.3 and later
-        also render templates of them. A mapped task (``expand``) takes a worker for its first poll.
+        also render templates of them. A mapped task (``expand``) takes a worker for its first poll. Airflow
+        3.1 and 3.2 ignore it: there it is the same as ``deferrable``.
     :param cfbilling_conn_id: the Airflow connection.
     :param account_id: the account to use in place of the connection's, 32 hex digits.
     """
