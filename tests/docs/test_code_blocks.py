@@ -46,7 +46,7 @@ def test_python_runs(
 
         exec(text, {"monkeypatch": monkeypatch, "run_my_dag": run_my_dag})
         return
-    assert run.state == "success"
+    assert run.state == "success", run.ends
     assert set(run.tasks.values()) == {"success"}
     assert [charge.amount_cents for charge in sandbox.charges()] == [2500] * ("CreateTopup" in text)
 
