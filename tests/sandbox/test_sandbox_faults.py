@@ -90,13 +90,12 @@ def test_response_breaks_off_inside_its_body(sandbox: Sandbox, kind):
 
 @pytest.mark.parametrize("kind", ["hang", "reset", "drop", "status"])
 def test_charge_can_land_after_the_connection_is_gone(sandbox: Sandbox, kind):
-    sandbox.fault("createTopup", kind, when="late", seconds=0.3)
+    sandbox.fault("createTopup", kind, when="late", seconds=1.0)
 
-    gone = time.time() + 0.1
     raw_top_up(sandbox, timeout=0.1)
+    gone = time.time()
 
-    assert sandbox.charges() == []
-    assert eventually_charged(sandbox, 2) == 1
+    assert eventually_charged(sandbox, 10) == 1
     assert sandbox.charges()[0].at > gone
 
 
