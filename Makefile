@@ -12,7 +12,7 @@ AIRFLOW ?= 3.3.2
 
 help:
 	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
-	@echo "make ui                look at the credits page in a whole Airflow, with a sandbox; Ctrl-C stops it"
+	@echo "make ui                serve the credits page in a whole Airflow, with a sandbox; Ctrl-C stops it"
 	@echo "make test              run the fast tests on Airflow $(AIRFLOW) (AIRFLOW=2.11.2 for another)"
 	@echo "make test-all          run all tests: whole Airflows, the fault lab and the docs' commands too"
 	@echo "make test-matrix       run all tests on every supported Airflow"

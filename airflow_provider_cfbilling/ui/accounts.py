@@ -39,7 +39,7 @@ DAYS = 30
 _MAX_AGE_SECONDS = 60.0
 # How long a page waits for Cloudflare. What comes later is shown by the next one.
 _PATIENCE_SECONDS = 5.0
-# A read that nobody waits for any more must not hold its thread for the minute that a task may take.
+# A read whose page has stopped waiting must not hold its thread for the minute that a task may take.
 _READ_TIMEOUT_SECONDS = 10.0
 
 

@@ -31,7 +31,7 @@ async def _protect(request: Request, call_next: Callable[[Request], Awaitable[Re
 
 @app.get("/static/credits.js")
 async def script() -> FileResponse:
-    """Return the script that shows the page. It holds nothing of anybody's."""
+    """Return the script that shows the page. It holds no data."""
     return FileResponse(_SCRIPT, media_type="text/javascript")
 
 

@@ -155,7 +155,7 @@ def test_response_texts_are_single_bounded_lines(operation: str):
 def test_header_with_line_breaks_is_shown_as_one_line():
     ray = "a\x1b[31m\x9b2J\r\n b\r\n\tc" + "x" * 500
     with RawServer(answering(http(refused(), 400, cf_ray=ray))) as server:
-        error, said = shown(server.url, ANSWERS["getTopupLimits"][0])
+        error, said = shown(server.url, ANSWERS["getTopupConfig"][0])
     assert said.isprintable()
     assert error.request_id.startswith("a [31m")
     assert len(error.request_id) <= 64

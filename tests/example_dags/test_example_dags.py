@@ -103,6 +103,27 @@ def test_topup_when_low_never_exceeds_105_dollars_a_month(sandbox: Sandbox, dag_
     assert "The budget is 10500 cents ($105.00) a month" in low.ends
 
 
+def test_keep_two_weeks_buys_what_is_missing_to_100_dollars(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=3000, spend_per_day_cents=300)
+    assert run(dag_folder, "keep_two_weeks").tasks == {"top_up": "success"}
+    assert amounts(sandbox) == [7000]
+
+
+def test_keep_two_weeks_is_skipped_while_they_are_there(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=4500, spend_per_day_cents=300)
+    assert run(dag_folder, "keep_two_weeks").tasks == {"top_up": "skipped"}
+    assert amounts(sandbox) == []
+
+
+def test_keep_two_weeks_may_use_up_200_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(balance_cents=3000, spend_per_day_cents=300)
+    sandbox.add_invoice(12_651, origin="auto")
+    two_weeks = run(dag_folder, "keep_two_weeks")
+    assert two_weeks.tasks == {"top_up": "failed"}
+    assert amounts(sandbox) == []
+    assert "The budget is 20000 cents ($200.00) a month" in two_weeks.ends
+
+
 def test_watchdog_tops_up_by_hand_and_notifies(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.auto_topup("break", error="card_declined", last_failed_at=time.time() - A_DAY / 2)
     watchdog = run(dag_folder, "auto_topup_watchdog")

@@ -92,7 +92,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
         },
     ),
     "UsageHistory": (
-        models.UsageHistory,
+        lambda value: read(models.UsageHistory, value, server_time=None),
         {
             "history": [
                 {"id": "1", "aggregated_value": 1.5, "start_time": 1_700_000_000, "end_time": 1_700_086_400}
