@@ -65,6 +65,16 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
     return running_sandbox
 
 
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Mailbox]":
+    """A mailbox whose server the connection ``smtp_default`` points at."""
+    from tests.mailbox import mail_server
+
+    with mail_server() as (mailbox, uri):
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", uri)
+        yield mailbox
+
+
 @pytest.fixture(scope="session")
 def dag_folder() -> "DagFolder":
     """Airflow's Dag folder, in front of a migrated metadata database."""

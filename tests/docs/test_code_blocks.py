@@ -24,11 +24,17 @@ TYPED = {"console"}
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_runs(
-    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, block: Block
+    sandbox: Sandbox,
+    dag_folder: DagFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    block: Block,
 ) -> None:
     text = block.text
     sandbox.configure(settle_seconds=0, balance_cents=500)
     sandbox.auto_topup("break")  # what a watch waits for
+    if "EmailOperator" in text:
+        request.getfixturevalue("mailbox")
     if "AssetWatcher" in text and not HAS_API_SERVER:
         pytest.skip("AssetWatcher came with Airflow 3.0, as the page says")
     if A_DAG in text:

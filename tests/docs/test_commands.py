@@ -72,12 +72,12 @@ def type_in(commands: Iterable[str], port: int, environment: dict[str, str]) -> 
     for command in commands:
         script.append(f"echo {shlex.quote(f'$ {command}')}")
         if SERVES in command:
-            command += f" --port {port} --settle-seconds 0 &\ntrap 'kill %1' EXIT\n"
+            command += f" --port {port} --settle-seconds 0 &\ntrap 'kill $(jobs -p)' EXIT\n"
             command += f"until (exec 3<> /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done"
         script.append(command)
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
-        cwd=ROOT,
+        cwd=environment["AIRFLOW_HOME"],  # what is written there is nobody else's
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -120,5 +120,7 @@ def environment(page: str, dag_folder: DagFolder, home: Path) -> dict[str, str]:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "AIRFLOW_HOME": str(home),
-        "INSTALLABLE": " ".join([DISTRIBUTION, *(f"{DISTRIBUTION}[{extra}]" for extra in extras)]),
+        "INSTALLABLE": " ".join(
+            [DISTRIBUTION, "aiosmtpd", *(f"{DISTRIBUTION}[{extra}]" for extra in extras)]
+        ),
     }

@@ -2,50 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from email import message_from_bytes
-from email.message import Message
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
 
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
 from tests.example_dags.test_example_dags import IMPATIENT, run
-from tests.real_airflow.deployment import free_port
-
-
-class Mailbox:
-    """What the server has received."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 (aiosmtpd's)
-        self.messages.append(message_from_bytes(envelope.content))
-        return "250 OK"
-
-    def only(self) -> tuple[str, str, str]:
-        """The recipient, the subject and the text of the one message."""
-        (message,) = self.messages
-        texts = [
-            bytes(part.get_payload(decode=True) or b"").decode()
-            for part in message.walk()
-            if part.get_content_maintype() == "text"
-        ]
-        return message["To"], message["Subject"].replace("\n", ""), " ".join("".join(texts).split())
-
-
-@pytest.fixture
-def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
-    mailbox = Mailbox()
-    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port())
-    controller.start()
-    uri = f"smtp://127.0.0.1:{controller.port}/?disable_ssl=true&disable_tls=true"
-    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", uri)
-    yield mailbox
-    controller.stop()
+from tests.mailbox import Mailbox
 
 
 def test_low_runway_is_mailed(sandbox: Sandbox, dag_folder: DagFolder, mailbox: Mailbox) -> None:
