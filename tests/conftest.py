@@ -13,6 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.airflow_runs import DagFolder
+    from tests.mailbox import Mailbox
 
 # Before anything imports airflow: its home is read once.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="cfbilling-airflow-"))

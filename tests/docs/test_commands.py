@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import metadata
 from pathlib import Path
 from urllib.parse import quote
@@ -41,7 +41,7 @@ pip() { [[ $1 == install && " $INSTALLABLE " == *" $2 "* ]]; }
 def test_commands_of_a_page_work(sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path, page: str) -> None:
     sandbox.configure(settle_seconds=0)
     port = free_port()
-    type_in(commands_of(page, sandbox, port), port, environment(page, dag_folder, tmp_path))
+    type_in(list(commands_of(page, sandbox, port)), port, environment(page, dag_folder, tmp_path))
 
 
 @pytest.mark.timeout(SECONDS + 30)
@@ -67,7 +67,7 @@ def test_commands_work_with_a_stored_connection_and_deferral(
     type_in([store, *commands], port, environment(page, dag_folder, tmp_path))
 
 
-def type_in(commands: Iterable[str], port: int, environment: dict[str, str]) -> None:
+def type_in(commands: Sequence[str], port: int, environment: dict[str, str]) -> None:
     script = [SHELL]
     for command in commands:
         script.append(f"echo {shlex.quote(f'$ {command}')}")
@@ -77,7 +77,8 @@ def type_in(commands: Iterable[str], port: int, environment: dict[str, str]) -> 
         script.append(command)
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
-        cwd=environment["AIRFLOW_HOME"],  # what is written there is nobody else's
+        # What is written is nobody else's; what is made, is made in a clone.
+        cwd=ROOT if any(command.startswith("make ") for command in commands) else environment["AIRFLOW_HOME"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
