@@ -22,7 +22,7 @@ from tests.airflow_runs import DagFolder
 from tests.docs.pages import ROOT, blocks
 from tests.real_airflow.deployment import free_port
 
-SECONDS = 120
+SECONDS = 240
 PAGES = sorted({block.page for block in blocks("console")})
 PAGES_THAT_RUN_DAGS = {block.page for block in blocks("console") if "airflow dags test" in block.text}
 # A typed line, with the lines that a backslash joins to it.
@@ -91,10 +91,12 @@ def type_in(commands: Sequence[str], port: int, environment: dict[str, str]) -> 
 
 def commands_of(page: str, sandbox: Sandbox, port: int) -> Iterator[str]:
     """Yield what is typed on a page, with a sandbox in Cloudflare's place."""
+    mail_port = free_port()
     instead = {
         "my-token@": f"{sandbox.token}@{quote(sandbox.base_url, safe='')}",
         "--conn-password my-token": f"--conn-password {sandbox.token} --conn-host {sandbox.base_url}",
         "8765": str(port),
+        "8025": str(mail_port),
     }
     for block in blocks("console"):
         if block.page == page:
