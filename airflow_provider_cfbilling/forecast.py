@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
@@ -87,6 +87,20 @@ def runway(balance_cents: float, usage: Iterable[UsageWindow], now: datetime) ->
 def spent_cents(usage: Iterable[UsageWindow], start: datetime, end: datetime) -> float:
     """Return what was spent in a span of time; of a window that it cuts, the share that lies in it."""
     return sum(window.spent_cents * _share(window, start, end) for window in usage)
+
+
+def spent_by_day(usage: Iterable[UsageWindow], days: Iterable[date]) -> dict[date, float]:
+    """Return the cents that were spent on each of these days, in UTC. One pass, however many days."""
+    cents = dict.fromkeys(sorted(days), 0.0)
+    first, last = (next(iter(cents)), next(reversed(cents))) if cents else (date.max, date.min)
+    for window in usage:
+        day = max(first, window.start_at.astimezone(UTC).date())
+        while day <= min(last, window.end_at.astimezone(UTC).date()):
+            start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            if day in cents:
+                cents[day] += spent_cents([window], start, start + _DAY)
+            day += _DAY
+    return cents
 
 
 def read_runway(client: CfBillingClient) -> Runway:

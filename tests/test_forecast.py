@@ -146,6 +146,21 @@ def test_the_order_of_windows_does_not_matter(usage: list[UsageWindow], order: o
     assert runway(1e4, mixed, NOW).days_left == pytest.approx(runway(1e4, usage, NOW).days_left)
 
 
+def test_each_day_has_what_was_spent_in_it() -> None:
+    days = [MIDNIGHT.date() - back * DAY for back in range(3)]
+    usage = hours(10, MIDNIGHT - 5 * DAY, MIDNIGHT + 5 * HOUR)
+    usage.append(UsageWindow("across midnight", 8, MIDNIGHT - 3 * HOUR, MIDNIGHT + HOUR))
+    usage.append(UsageWindow("an instant", 1, MIDNIGHT, MIDNIGHT))
+    assert forecast.spent_by_day(usage, days) == {days[2]: 240, days[1]: 246, days[0]: 53}
+
+
+def test_window_of_centuries_costs_no_time() -> None:
+    ages = UsageWindow("ages", 100, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
+    day = MIDNIGHT.date()
+    assert forecast.spent_by_day([ages], [day])[day] == pytest.approx(100 / 3_652_058)
+    assert forecast.spent_by_day([ages], []) == {}
+
+
 def read() -> Runway:
     from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook  # it imports Airflow: seconds
 

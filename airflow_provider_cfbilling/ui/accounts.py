@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -25,10 +25,9 @@ from airflow_provider_cfbilling.api.models import (
     Invoice,
     InvoiceHistory,
     UsageHistory,
-    UsageWindow,
 )
 from airflow_provider_cfbilling.api.settings import Settings
-from airflow_provider_cfbilling.forecast import Runway, read_usage, runway
+from airflow_provider_cfbilling.forecast import Runway, read_usage, runway, spent_by_day
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook, settings_from_connection
 from airflow_provider_cfbilling.triggers.base import described_error
 from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight
@@ -41,6 +40,8 @@ _MAX_AGE_SECONDS = 60.0
 _PATIENCE_SECONDS = 5.0
 # A read whose page has stopped waiting must not hold its thread for the minute that a task may take.
 _READ_TIMEOUT_SECONDS = 10.0
+# How long a connection of the environment or a secrets backend is used before it is read again.
+_CONNECTION_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class Account:
 
     :param balance: None if it was never read.
     :param runway: None if balance or usage were never read.
-    :param usage: hour by hour, of the last 30 days.
+    :param spend: cents by day, in UTC, of the last 30 days; empty if usage was never read.
     :param manual: invoices of top-ups by people and Dags, newest first; at most one page of the history.
     :param automatic: those of the automatic top-up.
+    :param complete_since: the history has older invoices than these, created before this; None if not.
+    :param days: those that the page shows, oldest first.
     :param age_seconds: of the oldest of what is shown; None if there is nothing.
     :param problem: why something could not be read, or the connection not be used.
     """
@@ -59,10 +62,11 @@ class Account:
     conn_id: str
     balance: CreditBalance | None = None
     runway: Runway | None = None
-    usage: tuple[UsageWindow, ...] = ()
+    spend: Mapping[date, float] = field(default_factory=dict)
     manual: tuple[Invoice, ...] = ()
     automatic: tuple[Invoice, ...] = ()
-    read_at: datetime | None = None
+    complete_since: datetime | None = None
+    days: tuple[date, ...] = ()
     age_seconds: float | None = None
     problem: str | None = None
 
@@ -98,8 +102,29 @@ def get_automatic_invoices(client: CfBillingClient) -> InvoiceHistory:
 
 _QUERIES = (get_balance, get_usage, get_manual_invoices, get_automatic_invoices)
 
-# What was read last, by connection: only for as long as it is the same account with the same credentials.
-_last_read: dict[str, tuple[Settings, dict[Callable[..., Any], PollResult]]] = {}
+
+class _LastRead:
+    """What was read last of a connection's account, for as long as account and credentials stay the same."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._results: dict[Callable[..., Any], PollResult] = {}
+        self._account: Account | None = None
+
+    def add(self, query: Callable[..., Any], result: PollResult) -> None:
+        if self._results.get(query) is not result:
+            self._results[query] = result
+            self._account = None
+
+    def account(self, conn_id: str, problem: str | None) -> Account:
+        """Return all of it. Sums over 700 hours of usage are made once a read, not once a viewer."""
+        if self._account is None:
+            self._account = _account(conn_id, {query: each.value for query, each in self._results.items()})
+        age = max((result.age for result in self._results.values()), default=None)
+        return replace(self._account, age_seconds=age, problem=problem)
+
+
+_last_read: dict[str, _LastRead] = {}
 
 
 def may_read_connections(user: Any) -> bool:
@@ -108,13 +133,15 @@ def may_read_connections(user: Any) -> bool:
 
 
 async def readable_connections(user: Any) -> list[Connection]:
-    """Return the connections to show to a user: stored ones, and those that have been named."""
+    """Return the connections to show to a user: stored ones, and those that have been named.
+
+    As in a task, secrets backends and the environment go before what is stored.
+    """
     found = {connection.conn_id: connection for connection in await run_in_threadpool(_stored)}
     # Such a connection belongs to no team: with teams, everybody would see it.
     if not conf.getboolean("core", "multi_team", fallback=False):
-        for conn_id in _named():
-            if conn_id not in found and (connection := await _from_secrets(conn_id)):
-                found[conn_id] = connection
+        named = await asyncio.gather(*map(_from_secrets, set(_named())))
+        found |= {connection.conn_id: connection for connection in named if connection}
     return await run_in_threadpool(lambda: [each for each in found.values() if _may_read(each, user)])
 
 
@@ -142,7 +169,12 @@ async def _from_secrets(conn_id: str) -> Connection | None:
     async def find() -> Connection | None:
         return await run_in_threadpool(Connection.get_connection_from_secrets, conn_id)
 
-    result = await single_flight().result(("connection", conn_id), find, max_age=_MAX_AGE_SECONDS)
+    key = ("page connection", conn_id)
+    reading = single_flight().result(key, find, max_age=_CONNECTION_SECONDS)
+    try:
+        result = await asyncio.wait_for(reading, _PATIENCE_SECONDS)
+    except TimeoutError:
+        return None
     connection: Connection | None = result.value  # an error: there is none
     return connection if connection and connection.conn_type == CfBillingHook.conn_type else None
 
@@ -165,15 +197,13 @@ async def _read_account(connection: Connection) -> Account:
         return Account(connection.conn_id, problem=_problem(error))
     settings = replace(settings, read_timeout=min(settings.read_timeout, _READ_TIMEOUT_SECONDS))
     known = _last_read.get(connection.conn_id)
-    if known is None or known[0] != settings:
-        known = _last_read[connection.conn_id] = (settings, {})
-    problems = await asyncio.gather(*(_read(settings, query, known[1]) for query in _QUERIES))
-    return _account(connection.conn_id, known[1], next(filter(None, problems), None))
+    if known is None or known.settings != settings:
+        known = _last_read[connection.conn_id] = _LastRead(settings)
+    problems = await asyncio.gather(*(_read(settings, query, known) for query in _QUERIES))
+    return known.account(connection.conn_id, next(filter(None, problems), None))
 
 
-async def _read(
-    settings: Settings, query: Callable[..., Any], last: dict[Callable[..., Any], PollResult]
-) -> str | None:
+async def _read(settings: Settings, query: Callable[..., Any], last: _LastRead) -> str | None:
     """Read, and keep what was read. Return what is wrong, if so."""
     try:
         polled = await asyncio.wait_for(
@@ -183,7 +213,7 @@ async def _read(
         return f"Cloudflare has not responded within {_PATIENCE_SECONDS:g} s."
     if polled.error:
         return _problem(polled.error)
-    last[query] = polled
+    last.add(query, polled)
     return None
 
 
@@ -191,18 +221,24 @@ def _problem(error: Exception) -> str:
     return str(error) if isinstance(error, CfBillingError) else described_error(error)
 
 
-def _account(conn_id: str, read: dict[Callable[..., Any], PollResult], problem: str | None) -> Account:
-    values = {query: result.value for query, result in read.items()}
-    balance, usage = values.get(get_balance), values.get(get_usage)
-    manual, automatic = values.get(get_manual_invoices), values.get(get_automatic_invoices)
+def _account(conn_id: str, read: Mapping[Callable[..., Any], Any]) -> Account:
+    balance, usage = read.get(get_balance), read.get(get_usage)
+    manual, automatic = read.get(get_manual_invoices), read.get(get_automatic_invoices)
+    today = (usage.server_time if usage else datetime.now(UTC)).astimezone(UTC).date()
+    days = tuple(today - timedelta(days=back) for back in reversed(range(DAYS)))
     return Account(
         conn_id,
         balance=balance,
         runway=runway(balance.balance_cents, usage.history, usage.server_time) if balance and usage else None,
-        usage=usage.history if usage else (),
+        spend=spent_by_day(usage.history, days) if usage else {},
         manual=manual.invoices if manual else (),
         automatic=automatic.invoices if automatic else (),
-        read_at=usage.server_time if usage else None,
-        age_seconds=max((result.age for result in read.values()), default=None),
-        problem=problem,
+        complete_since=max(filter(None, map(_complete_since, (manual, automatic))), default=None),
+        days=days,
     )
+
+
+def _complete_since(history: InvoiceHistory | None) -> datetime | None:
+    if history is None or not history.pagination.has_more:
+        return None
+    return min((each.created_at for each in history.invoices if each.created_at), default=None)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date
 from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow_provider_cfbilling.api.money import dollars
-from airflow_provider_cfbilling.forecast import spent_cents
 from airflow_provider_cfbilling.ui.plots import Series, bars
 
 if TYPE_CHECKING:
     from airflow_provider_cfbilling.api.models import Invoice, TopupConfig
     from airflow_provider_cfbilling.ui.accounts import Account
 
-DAYS = 30
 FEW_DAYS = 5
-_MAX_ROWS = 10
+_MAX_ROWS = 5
 _PAID_OR_DUE = ("paid", "open", "draft")
 
 _STYLE = """<style>
-.cfbilling { --muted: var(--chakra-colors-fg-muted, #52525b); --line: var(--chakra-colors-border, #e4e4e7);
+.cfbilling { --hover: var(--chakra-colors-bg-muted, #8882);
+  --muted: var(--chakra-colors-fg-muted, #52525b); --line: var(--chakra-colors-border, #e4e4e7);
   --bad: var(--chakra-colors-fg-error, #dc2626); --good: var(--chakra-colors-fg-success, #15803d);
   --bar: var(--chakra-colors-blue-solid, #2563eb); --link: var(--chakra-colors-fg-info, #2563eb); }
 .cfbilling section { border: 1px solid var(--line); border-radius: 6px; padding: 16px; margin-bottom: 16px;
@@ -41,6 +40,7 @@ _STYLE = """<style>
 .cfbilling .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr));
   gap: 16px; }
 .cfbilling svg { width: 100%; height: auto; font-size: 10px; }
+.cfbilling svg .day { fill: transparent; } .cfbilling svg g:hover .day { fill: var(--hover); }
 .cfbilling svg text { fill: var(--muted); } .cfbilling svg line { stroke: var(--line); }
 .cfbilling .solid, .cfbilling .stripe { fill: var(--bar); background: var(--bar); }
 .cfbilling .ground { fill: var(--chakra-colors-bg-panel, #fff); }
@@ -58,7 +58,7 @@ _STYLE = """<style>
 .cfbilling mark.paid { color: var(--good); } .cfbilling mark.dead { color: var(--bad); }
 </style>"""
 
-_EMPTY = """<section><h2>No connection of type Cloudflare AI Gateway Billing</h2>
+_EMPTY = """<section><h2>No connection of type Cloudflare AI Gateway Billing that you may read</h2>
 <p>Add one under Admin, Connections: the account id as login, an API token with the permission
 "AI Gateway: Read" as password. A connection of a secrets backend is shown once its id stands in
 <code>[cfbilling] page_connections</code> of Airflow's configuration.</p></section>"""
@@ -79,8 +79,10 @@ def _how_well(account: Account) -> tuple[int, float, str]:
     left = float("inf") if days is None else days
     if account.balance is None:
         return 0, 0.0, account.conn_id
+    if account.problem:
+        return 1, left, account.conn_id
     needs_a_person = account.balance.topup_config.is_broken() or left < FEW_DAYS
-    return 1 if needs_a_person else 2, left, account.conn_id
+    return 2 if needs_a_person else 3, left, account.conn_id
 
 
 def _card(account: Account, dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
@@ -93,7 +95,7 @@ def _card(account: Account, dag_runs: Mapping[str, tuple[str, str]], base: str) 
         parts.append(f'<p class="bad" role="alert">{escape(reason)}.{kept}</p>')
     if account.balance:
         parts.append(f"<dl>{_facts(account)}</dl>")
-    if account.usage or account.invoices:
+    if account.spend or account.invoices:
         parts.append(f'<div class="plots">{_plots(account)}</div>')
     if account.invoices:
         parts.append(_invoices(account, dag_runs, base))
@@ -157,28 +159,25 @@ def _fact(name: str, value: str, detail: str, *, is_bad: bool = False) -> str:
 
 
 def _plots(account: Account) -> str:
-    days = _days(account.read_at or datetime.now(UTC))
-    spend = {day: spent_cents(account.usage, *_bounds(day)) for day in days}
+    days, since = account.days, account.complete_since
     topups = [
         Series("by Dags and people", "solid", _by_day(account.manual)),
         Series("automatic", "striped", _by_day(account.automatic)),
     ]
     legend = "".join(f'<i class="{each.fill}"></i>{each.name}' for each in topups)
-    return (
+    # Plots of what could not be read, or not so far back, would say that there was nothing.
+    if since and since.astimezone(UTC).date() >= days[0]:
+        legend += f" (older ones than {since:%b %-d} are in the Cloudflare dashboard)"
+    spend = (
         f"<figure><figcaption>Spend per day, UTC</figcaption>"
-        f"{bars('Spend', days, [Series('spent', 'solid', spend)])}</figure>"
-        f"<figure><figcaption>Top-ups{legend}</figcaption>{bars('Top-ups', days, topups)}</figure>"
+        f"{bars('Spend', days, [Series('spent', 'solid', account.spend)])}</figure>"
     )
-
-
-def _days(now: datetime) -> list[date]:
-    today = now.astimezone(UTC).date()
-    return [today - timedelta(days=back) for back in reversed(range(DAYS))]
-
-
-def _bounds(day: date) -> tuple[datetime, datetime]:
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return start, start + timedelta(days=1)
+    charged = (
+        f"<figure><figcaption>Top-ups per day, UTC{legend}</figcaption>"
+        f"{bars('Top-ups', days, topups)}</figure>"
+    )
+    are_read = account.invoices or not account.problem
+    return f"{spend if account.spend else ''}{charged if are_read else ''}"
 
 
 def _by_day(invoices: Sequence[Invoice]) -> dict[date, float]:

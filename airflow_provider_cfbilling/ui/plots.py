@@ -1,4 +1,4 @@
-"""Bars over days, as SVG: each has its value as a tooltip, and the kinds differ in their filling."""
+"""Bars over days, as SVG: each day has its values as a tooltip, and the kinds differ in their filling."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LEFT, _TOP, _BOTTOM = 48, 8, 24
 _DATE_EVERY = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """One kind of bar.
 
-    :param name: what its tooltips say.
+    :param name: what the tooltips call it.
     :param fill: its class: ``solid`` or ``striped``.
     :param cents: by day.
     """
@@ -38,17 +38,21 @@ def bars(title: str, days: Sequence[date], series: Sequence[Series]) -> str:
     parts = [_grid(top, height)]
     for number, day in enumerate(days):
         x, y = _LEFT + number * width, float(_TOP + height)
-        for each in series:
-            cents = each.cents.get(day, 0.0)
-            if cents <= 0:
-                continue
+        values = {each: cents for each in series if (cents := each.cents.get(day, 0.0)) > 0}
+        said = ", ".join(f"{dollars(cents)} {each.name}" for each, cents in values.items()) or "none"
+        # A small bar is hard to hit: the whole column shows the tooltip.
+        parts.append(
+            f"<g><title>{escape(f'{day:%b %-d, %Y}: {said}')}</title>"
+            f'<rect class="day" x="{x:.1f}" y="{_TOP}" width="{width:.1f}" height="{height}"/>'
+        )
+        for each, cents in values.items():
             tall = max(1.0, cents / top * height)
             y -= tall
-            tooltip = f"{day:%Y-%m-%d}: {dollars(cents)} {each.name}"
             parts.append(
                 f'<rect class="{each.fill}" x="{x + 1:.1f}" y="{y:.1f}" width="{width - 2:.1f}" '
-                f'height="{tall:.1f}"><title>{escape(tooltip)}</title></rect>'
+                f'height="{tall:.1f}"/>'
             )
+        parts.append("</g>")
         if (len(days) - 1 - number) % _DATE_EVERY == 0:
             parts.append(f'<text x="{x + width:.1f}" y="{_HEIGHT - 6}" text-anchor="end">{day:%b %-d}</text>')
     total = f"{title}: {dollars(sum(totals))} in {len(days)} days"

@@ -3,7 +3,6 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,15 +34,18 @@ def account(conn_id: str = "cfbilling_default", **details: Any) -> Any:
     from airflow_provider_cfbilling.ui.accounts import Account
 
     balance_cents = details.pop("balance_cents", 2400)
-    hours = [NOW - timedelta(hours=back) for back in range(24 * 30 + 1)]
-    usage = tuple(UsageWindow("hour", 10, start, end) for end, start in pairwise(hours))
+    days = tuple(NOW.date() - timedelta(days=back) for back in reversed(range(30)))
+    usage = [
+        UsageWindow("day", 240, NOW - timedelta(days=back + 1), NOW - timedelta(days=back))
+        for back in range(9)
+    ]
     config = details.pop("config", ACTIVE)
     card = details.pop("card", PaymentMethod("visa", "4242"))
     given = {
         "balance": CreditBalance(balance_cents, card is not None, card, config, None),
         "runway": runway(balance_cents, usage, NOW),
-        "usage": usage,
-        "read_at": NOW,
+        "spend": dict.fromkeys(days, 240.0),
+        "days": days,
         "age_seconds": 20.4,
         **details,
     }
@@ -92,10 +94,11 @@ def test_worst_comes_first() -> None:
         account("broken", balance_cents=9900, config=failing),
         account("running_out", balance_cents=500),
         account("used_up", balance_cents=-3),
-        account("unread", balance=None, runway=None, usage=(), age_seconds=None, problem="Refused"),
+        account("unread", balance=None, runway=None, spend={}, age_seconds=None, problem="Refused"),
+        account("unreachable", problem="Cloudflare has not responded within 5 s."),
     )
     assert re.findall(r"<h2>(\w+)</h2>", html) == [
-        *("unread", "used_up", "running_out", "broken", "fine", "healthy"),
+        *("unread", "unreachable", "used_up", "running_out", "broken", "fine", "healthy"),
     ]
 
 
@@ -136,8 +139,9 @@ def test_kinds_of_topups_differ_without_color() -> None:
     html = page(account(manual=(invoice(),), automatic=(invoice(id="in_2", amount_due_cents=2100),)))
     assert '<rect class="solid"' in html
     assert '<rect class="striped"' in html
-    assert "2026-11-25: $26.25 by Dags and people" in html
-    assert "2026-11-25: $21.00 automatic" in html
+    assert "<title>Nov 25, 2026: $26.25 by Dags and people, $21.00 automatic</title>" in html
+    assert "<title>Nov 24, 2026: none</title>" in html
+    assert html.count("<title>Nov 24, 2026: $2.40 spent</title>") == 1
     assert "<td>automatic</td>" in html
     assert "<td>manual</td>" in html
 
@@ -149,12 +153,12 @@ def test_dead_invoices_are_listed_and_not_plotted() -> None:
 
 
 def test_no_spend_has_no_end() -> None:
-    assert "nothing is spent" in page(account(runway=runway(2400, (), NOW), usage=()))
+    assert "nothing is spent" in page(account(runway=runway(2400, (), NOW), spend={}))
 
 
 def test_young_account_says_how_little_is_known() -> None:
     usage = (UsageWindow("1", 10, NOW - timedelta(hours=36), NOW),)
-    assert "from 1.5 days of usage" in page(account(usage=usage, runway=runway(2400, usage, NOW)))
+    assert "from 1.5 days of usage" in page(account(runway=runway(2400, usage, NOW)))
 
 
 def test_missing_card_is_said() -> None:
@@ -165,6 +169,24 @@ def test_problem_keeps_what_was_read_before() -> None:
     html = page(account(problem="Cloudflare has not responded within 5 s."))
     assert "Cloudflare has not responded within 5 s. What is shown was read before." in html
     assert "$24.00" in html
+
+
+def test_plot_says_how_far_back_it_reaches() -> None:
+    invoices = (invoice(),)
+    since = NOW - timedelta(days=13)
+    assert "older ones than Nov 12 are in the Cloudflare dashboard" in page(
+        account(manual=invoices, complete_since=since)
+    )
+    assert "older ones" not in page(account(manual=invoices, complete_since=NOW - timedelta(days=40)))
+
+
+def test_what_was_never_read_is_not_drawn_as_nothing() -> None:
+    html = page(account(problem="HTTP 503"))
+    assert 'aria-label="Spend' in html
+    assert 'aria-label="Top-ups' not in html
+    html = page(account(problem="HTTP 503", runway=None, spend={}, manual=(invoice(),)))
+    assert 'aria-label="Spend' not in html
+    assert 'aria-label="Top-ups' in html
 
 
 def test_without_a_connection_it_says_what_to_do() -> None:
