@@ -139,7 +139,8 @@ def demo(session: nox.Session) -> None:
 def ui(session: nox.Session) -> None:
     """Serve Airflow's UI with the credits page, and a sandbox with three accounts, until Ctrl-C."""
     install(session, NEWEST, "-e", ".[sandbox]")
-    session.run("python", "demo/ui.py")
+    # Nox would kill it a third of a second after Ctrl-C, and leave the Airflow that it ends.
+    session.run("python", "demo/ui.py", interrupt_timeout=60.0, terminate_timeout=60.0)
 
 
 @nox.session

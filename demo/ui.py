@@ -1,4 +1,4 @@
-"""What `make ui` runs: a whole Airflow and a sandbox with three accounts, to look at the credits page.
+"""What `make ui` runs: a whole Airflow with the credits page, and a sandbox with three accounts.
 
 It needs this package with its extra `sandbox`, listens on loopback only, and writes only below `.demo`.
 """
@@ -100,7 +100,7 @@ class AirflowWithUi(Airflow):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; returns the exit status."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    parser = argparse.ArgumentParser(description="Look at the credits page, with a sandbox.")
+    parser = argparse.ArgumentParser(description="Serve the credits page, with a sandbox.")
     parser.add_argument("--home", type=Path, default=REPOSITORY / ".demo", help="folder to work in")
     home = parser.parse_args(arguments).home.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -162,6 +162,8 @@ def fill(sandbox: SandboxClient) -> None:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it has started: they are in one session."""
+    for impatient in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C would leave them
+        signal.signal(impatient, signal.SIG_IGN)
     for sent in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, sent)
