@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo ui test test-all test-matrix test-pythons test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
+.PHONY: help demo ui test test-all test-matrix test-pythons test-fab test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
 
 help:
 	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all          run all tests: whole Airflows, the fault lab and the docs' commands too"
 	@echo "make test-matrix       run all tests on every supported Airflow"
 	@echo "make test-pythons      run the fast tests on every supported Python"
+	@echo "make test-fab          test who sees the credits page with the auth manager of Flask-AppBuilder"
 	@echo "make test-distributed  top up on many machines (Celery, PostgreSQL, Redis) and kill them"
 	@echo "make faults            let top-ups fail, die and freeze in every way (AIRFLOW=2.11.2 for another; ARGS=--help)"
 	@echo "make fuzz              try unlikely inputs on everything that reads responses"
@@ -45,6 +46,9 @@ test-matrix: $(NOX)
 
 test-pythons: $(NOX)
 	@$(NOX) --session test_pythons -- $(ARGS)
+
+test-fab: $(NOX)
+	@$(NOX) --session fab -- $(ARGS)
 
 test-distributed: $(NOX)
 	@$(NOX) --session "distributed($(AIRFLOW))" -- $(ARGS)

@@ -93,6 +93,13 @@ def test_pythons(session: nox.Session) -> None:
 
 
 @nox.session
+def fab(session: nox.Session) -> None:
+    """Test who sees the credits page with the auth manager of Flask-AppBuilder: about two minutes."""
+    install(session, NEWEST, "-e", ".[fab]")
+    session.run("python", "-m", "pytest", "tests/real_airflow/test_credits_page_fab.py", *session.posargs)
+
+
+@nox.session
 @nox.parametrize(
     "python, airflow", [(python_for(airflow), airflow) for airflow in DISTRIBUTED], ids=DISTRIBUTED
 )
@@ -248,7 +255,7 @@ def renew_pins(session: nox.Session) -> None:
                 if airflow in DISTRIBUTED:
                     extras += ["--extra", "distributed"]
                 if airflow == NEWEST:
-                    extras += ["--extra", "bench", "--extra", "fuzz"]
+                    extras += ["--extra", "bench", "--extra", "fab", "--extra", "fuzz"]
                 lines |= compiled(python, "--constraint", str(pinned), *extras, "pyproject.toml")
             Path(pins(airflow)).write_text("\n".join(sorted(lines)) + "\n")
         wanted.write_text("mkdocs-material\nmkdocstrings[python]")

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupOperator
 
 with DAG("{DAG_ID}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
-    CfBillingCreateTopupOperator(task_id="topup", amount_cents=2500, poll_interval=0.5)
+    CfBillingCreateTopupOperator(
+        task_id="topup", cfbilling_conn_id="support_bot", amount_cents=2500, poll_interval=0.5
+    )
 """
 
 
@@ -131,6 +134,29 @@ def test_no_secret_is_in_page_or_logs(airflow: Airflow, tokens: list[str]) -> No
         assert token not in airflow.log_tails()
 
 
+def test_200_viewers_share_what_each_worker_reads(airflow: Airflow, running_sandbox: Sandbox) -> None:
+    cookies = {"_token": airflow.token("op")}
+    before = len(running_sandbox.requests())
+    with ThreadPoolExecutor(25) as viewers:
+        responses = list(viewers.map(lambda _: fragment(airflow, cookies=cookies), range(200)))
+    assert {response.status_code for response in responses} == {200}
+    kinds, accounts, workers = 4, 3, 2
+    assert len(running_sandbox.requests()) - before <= kinds * accounts * workers
+
+
+def test_page_that_cannot_be_loaded_leaves_airflow_running(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys; sys.modules['airflow_provider_cfbilling.ui.app'] = None"
+    )
+    with Airflow(DAG, [DAG_ID], {"PYTHONPATH": str(tmp_path)}, WITH_UI) as airflow:
+        headers = {"Authorization": f"Bearer {airflow.token(None)}"}
+        plugins = requests.get(f"{airflow.url}/api/v2/plugins", headers=headers, timeout=30).json()
+        (ours,) = [plugin for plugin in plugins["plugins"] if plugin["name"] == "cfbilling"]
+        assert (ours["fastapi_apps"], ours["react_apps"]) == ([], [])
+        assert "The page 'AI Gateway credits' is not available" in airflow.log_tails()
+        assert "cfbilling_default" not in fragment(airflow, headers=headers).text
+
+
 @pytest.mark.skipif(
     AIRFLOW_VERSION < (3, 3), reason="connections and Dags belong to teams from Airflow 3.3 on"
 )
@@ -167,13 +193,15 @@ def test_team_sees_its_own_connections(
 
 
 @contextmanager
-def visited(airflow: Airflow, who: str, width: int = 1280, scheme: Any = "light") -> Iterator[Page]:
+def visited(
+    airflow: Airflow, who: str, width: int = 1280, height: int = 860, scheme: Any = "light"
+) -> Iterator[Page]:
     """Open the page from the menu's address, as somebody who is logged in."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         try:
             context = browser.new_context(
-                viewport={"width": width, "height": 860}, color_scheme=scheme, device_scale_factor=1
+                viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1
             )
             context.add_cookies([{"name": "_token", "value": airflow.token(who), "url": airflow.url}])
             page = context.new_page()
@@ -187,7 +215,7 @@ def visited(airflow: Airflow, who: str, width: int = 1280, scheme: Any = "light"
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accounts_are_shown_the_worst_first(airflow: Airflow, scheme: str) -> None:
-    with visited(airflow, "op", scheme=scheme) as page:
+    with visited(airflow, "op", height=1170, scheme=scheme) as page:
         expect(page.locator(".cfbilling h2")).to_have_text(["research", "support_bot", "cfbilling_default"])
         expect(page.get_by_text("card_declined")).to_be_visible()
         background = page.evaluate(
@@ -245,7 +273,7 @@ def test_page_that_is_renewed_keeps_what_it_has(airflow: Airflow, running_sandbo
         time.sleep(61)  # what was read is shared for a minute
         renewed(page)
         expect(page.get_by_text("What is shown was read before").first).to_be_visible()
-        expect(page.get_by_text("$31.20")).to_be_visible()
+        expect(page.get_by_text("$56.20")).to_be_visible()
         keep_screenshot(page, "credits-page-cloudflare-away", only_to_look_at=True)
         running_sandbox.clear_faults()
         page.route("**/cfbilling/fragment", lambda route: route.abort())

@@ -1,6 +1,7 @@
 """The credits page over HTTP, in front of the sandbox. Who may see what is proven with a whole Airflow."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -161,6 +162,60 @@ def test_with_teams_only_stored_connections_are_shown(monkeypatch: pytest.Monkey
     monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
     (response,) = visit()
     assert "No connection of type" in response.text
+
+
+def test_environment_goes_before_what_is_stored(sandbox: Sandbox) -> None:
+    """As it does in a task."""
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.add(Connection(conn_id="cfbilling_default", uri="cfbilling://stored:and-hidden@"))
+    try:
+        (response,) = visit()
+    finally:
+        with create_session() as session:
+            session.query(Connection).delete()
+    assert response.text.count("<h2>") == 1
+    assert "visa ending in 4242" in response.text
+
+
+def test_charge_links_to_its_dag_run_for_those_who_may_read_its_dag(
+    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+
+    run = dag_folder.run(
+        'CfBillingCreateTopupOperator(task_id="task", amount_cents=2500, wait_for_completion=False)'
+    )
+    (charge,) = sandbox.charges()
+    assert run.result()["payment_intent_id"] == charge.invoice_id
+    (response,) = visit()
+    (linked,) = re.findall(r'data-route="/dags/(dag_\d+)/runs/', response.text)
+    monkeypatch.setattr(
+        SimpleAuthManager, "is_authorized_dag", lambda self, *, details, **rest: details.id != linked
+    )
+    (response,) = visit()
+    assert charge.invoice_id in response.text
+    assert linked not in response.text
+
+
+def test_xcoms_that_cannot_be_read_cost_only_the_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_cfbilling.ui import charges
+
+    monkeypatch.setattr(charges.XComModel, "key", None)
+    (response,) = visit()
+    assert response.status_code == 200
+    assert "visa ending in 4242" in response.text
+
+
+def test_failure_shows_nothing_and_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_cfbilling.ui import app
+
+    monkeypatch.setattr(app, "page", lambda *values: 1 / 0)
+    (response,) = visit()
+    assert (response.status_code, response.text) == (500, "Internal Server Error")
+    assert response.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(("role", "status"), [("VIEWER", 403), ("USER", 403), ("OP", 200), ("ADMIN", 200)])
