@@ -2,6 +2,7 @@
 
 import importlib
 import sysconfig
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from airflow.providers_manager import ProvidersManager
@@ -20,7 +21,9 @@ for kind in ("hooks", "operators", "sensors", "triggers"):
             importlib.import_module(module)
 links = {path for path in ProvidersManager().extra_links_class_names if path.startswith(package.__name__)}
 assert links == set(provider.data["extra-links"])
+(page,) = entry_points(group="airflow.plugins", name="cfbilling")
+assert page.load().name == "cfbilling"
 hook = ProvidersManager().hooks["cfbilling"]
 assert hook
 assert hook.package_name == DISTRIBUTION
-print(f"Airflow finds {DISTRIBUTION} {provider.version}, its connection type, links and modules.")
+print(f"Airflow finds {DISTRIBUTION} {provider.version}, its connection type, links, page and modules.")

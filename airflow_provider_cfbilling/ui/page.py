@@ -56,11 +56,13 @@ _STYLE = """<style>
 .cfbilling mark { background: none; color: inherit; border: 1px solid var(--line); border-radius: 4px;
   padding: 0 6px; font-size: 12px; }
 .cfbilling mark.paid { color: var(--good); } .cfbilling mark.dead { color: var(--bad); }
+.cfbilling p { font-size: 14px; margin-top: 6px; overflow-wrap: anywhere; }
+@media (max-width: 700px) { .cfbilling svg { font-size: 15px; } .cfbilling td code { display: none; } }
 </style>"""
 
 _EMPTY = """<section><h2>No connection of type Cloudflare AI Gateway Billing that you may read</h2>
 <p>Add one under Admin, Connections: the account id as login, an API token with the permission
-"AI Gateway: Read" as password. A connection of a secrets backend is shown once its id stands in
+"AI Gateway: Read" as password. A connection of a secrets backend is shown once its id is listed in
 <code>[cfbilling] page_connections</code> of Airflow's configuration.</p></section>"""
 
 

@@ -4,7 +4,7 @@ const { useNavigate } = globalThis.ReactRouterDOM;
 const FRAGMENT = new URL("../fragment", import.meta.url);
 const SENTENCES = {
   401: "Your session has ended. Reload this page to log in again.",
-  403: "You may not read connections, so there are no accounts to show. An admin of this Airflow can let you.",
+  403: "You may not read connections, so there are no accounts to show. An admin of this Airflow can allow it.",
 };
 
 globalThis["AI Gateway credits"] = function CreditsPage() {
