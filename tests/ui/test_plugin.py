@@ -41,7 +41,7 @@ def test_airflow_finds_it() -> None:
     _, names = in_new_process(
         "from airflow import plugins_manager as manager\n"
         "manager.ensure_plugins_loaded() if hasattr(manager, 'ensure_plugins_loaded') else None\n"
-        "plugins = manager.plugins if getattr(manager, 'plugins', None) else manager._get_plugins()[0]\n"
+        "plugins = manager.plugins if hasattr(manager, 'plugins') else manager._get_plugins()[0]\n"
         "result = [p.name for p in plugins if p.name == 'cfbilling']"
     )
     assert names == ["cfbilling"]
