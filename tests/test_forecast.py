@@ -154,10 +154,10 @@ def test_each_day_has_what_was_spent_in_it() -> None:
     assert forecast.spent_by_day(usage, days) == {days[2]: 240, days[1]: 246, days[0]: 53}
 
 
-def test_window_of_centuries_costs_no_time() -> None:
+def test_windows_of_centuries_cost_no_time() -> None:
     ages = UsageWindow("ages", 100, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
     day = MIDNIGHT.date()
-    assert forecast.spent_by_day([ages], [day])[day] == pytest.approx(100 / 3_652_058)
+    assert forecast.spent_by_day([ages] * 200, [day])[day] == pytest.approx(200 * 100 / 3_652_058)
     assert forecast.spent_by_day([ages], []) == {}
 
 

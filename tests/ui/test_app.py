@@ -203,7 +203,7 @@ def test_charge_links_to_its_dag_run_for_those_who_may_read_its_dag(
 def test_xcoms_that_cannot_be_read_cost_only_the_links(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_cfbilling.ui import charges
 
-    monkeypatch.setattr(charges.XComModel, "key", None)
+    monkeypatch.setattr(charges, "XComModel", None)
     (response,) = visit()
     assert response.status_code == 200
     assert "visa ending in 4242" in response.text
