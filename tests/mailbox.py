@@ -23,13 +23,20 @@ class Mailbox:
 
     def only(self) -> tuple[str, str, str]:
         """The recipient, the subject and the text of the one message."""
-        (message,) = self.messages
-        texts = [
-            bytes(part.get_payload(decode=True) or b"").decode()
-            for part in message.walk()
-            if part.get_content_maintype() == "text"
+        (message,) = self.all()
+        return message
+
+    def all(self) -> list[tuple[str, str, str]]:
+        """Recipient, subject and text of each message, in the order in which they came."""
+        return [
+            (message["To"], message["Subject"].replace("\n", ""), " ".join(_text(message).split()))
+            for message in self.messages
         ]
-        return message["To"], message["Subject"].replace("\n", ""), " ".join("".join(texts).split())
+
+
+def _text(message: Message) -> str:
+    parts = [part for part in message.walk() if part.get_content_maintype() == "text"]
+    return "".join(bytes(part.get_payload(decode=True) or b"").decode() for part in parts)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_broken_auto_topup_is_mailed(
 def test_declined_topup_is_mailed(sandbox: Sandbox, dag_folder: DagFolder, mailbox: Mailbox) -> None:
     sandbox.configure(topup_outcome="declined")
     assert run(dag_folder, "topup_with_alerts").state == "failed"
-    to, subject, text = mailbox.only()
+    to, subject, text = mailbox.all()[0]  # on some Airflows `dag.test()` runs the Dag's callback too
     assert to == "oncall@example.com"
     assert "The top-up of AI Gateway credits has failed: cfbilling_topup_with_alerts" in subject
     assert "declined" in text
@@ -75,11 +75,11 @@ def test_topup_that_needs_a_person_is_mailed(
     assert run(dag_folder, "topup_with_alerts").state == "failed"
     buyer.join()
     (charge,) = sandbox.charges()
-    _, _, text = mailbox.only()
+    _, _, text = mailbox.all()[0]
     assert charge.invoice_id in text
     assert "review the invoices" in text
     assert "if one of them is this top-up's, mark the task as success" in text
-    assert sandbox.token not in text
+    assert all(sandbox.token not in text for _, _, text in mailbox.all())
 
 
 def test_topup_that_succeeds_mails_nothing(sandbox: Sandbox, dag_folder: DagFolder, mailbox: Mailbox) -> None:
