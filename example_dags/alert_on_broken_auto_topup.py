@@ -2,8 +2,8 @@
 ### Tell me when the automatic top-up breaks
 
 Waits without a worker between its polls until an automatic top-up fails or Cloudflare switches it off, then
-sends a mail. Failures from more than a day before a run do not count, so that each is reported once. Needs a
-connection `smtp_default`. Nothing is charged.
+sends a mail. Failures from more than a day before a run do not count, so that one is reported for a day and
+then no more. Needs a connection `smtp_default`. Nothing is charged.
 """
 
 from datetime import UTC, datetime, timedelta
