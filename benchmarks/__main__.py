@@ -1,5 +1,5 @@
-"""Measure everything: ``python -m benchmarks``, and print the tables of ``docs/performance.md`` and
-``docs/scaling.md``."""
+"""Measure everything: ``python -m benchmarks``, and print the tables of ``docs/performance.md``,
+``docs/performance-waits.md`` and ``docs/rate-limit-simulated.md``."""
 
 from __future__ import annotations
 
