@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 AIRFLOW ?= 3.3.2
 
-.PHONY: help demo ui test test-all test-matrix test-pythons test-fab test-distributed faults fuzz bench check docs screenshots dist footprint pins clean
+.PHONY: help demo ui test test-all test-matrix test-pythons test-fab test-distributed faults fuzz bench check docs pictures screenshots dist footprint pins clean
 
 help:
 	@echo "make demo              run the weekly top-up in the sandbox, with real Airflow"
@@ -25,6 +25,7 @@ help:
 	@echo "make check             lint, types, and what the built package holds"
 	@echo "make docs              build the documentation into build/docs"
 	@echo "make screenshots       take the documentation's pictures again (needs Chromium)"
+	@echo "make pictures          draw the documentation's pictures again, from the text in docs/draw.py"
 	@echo "make dist              build wheel and sdist into dist/"
 	@echo "make footprint         install the wheel beside each bare Airflow; it adds no other package"
 	@echo "make pins              renew constraints/"
@@ -68,6 +69,9 @@ check: $(NOX)
 screenshots: $(NOX)
 	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- --all \
 		tests/real_airflow/test_browser.py tests/real_airflow/test_credits_page.py
+
+pictures:
+	@$(PYTHON) docs/draw.py
 
 docs: $(NOX)
 	@$(NOX) --session docs
