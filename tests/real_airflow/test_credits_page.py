@@ -100,6 +100,13 @@ def fragment(airflow: Airflow, **arguments: Any) -> requests.Response:
         return session.get(f"{airflow.url}/cfbilling/fragment", timeout=30, **arguments)
 
 
+def credentials(token: str, how: str) -> dict[str, Any]:
+    """Return the arguments of a request by somebody who is logged in: as a program, or as a browser."""
+    if how == "bearer":
+        return {"headers": {"Authorization": f"Bearer {token}"}}
+    return {"cookies": {"_token": token}}
+
+
 # who sees what
 
 
@@ -110,10 +117,7 @@ def fragment(airflow: Airflow, **arguments: Any) -> requests.Response:
 )
 def test_each_role_gets_what_it_may_see(airflow: Airflow, who: str | None, status: int, how: str) -> None:
     token = airflow.token(who) if who in ROLES else "garbage"
-    credentials: dict[str, Any] = {"cookies": {"_token": token}}
-    if how == "bearer":
-        credentials = {"headers": {"Authorization": f"Bearer {token}"}}
-    response = fragment(airflow, **(credentials if who else {}))
+    response = fragment(airflow, **(credentials(token, how) if who else {}))
     assert response.status_code == status
     assert ("support_bot" in response.text) == (status == 200)
     assert (response.headers["Cache-Control"], response.headers["X-Content-Type-Options"]) == (

@@ -1,5 +1,6 @@
 """Who sees the credits page with the auth manager of Flask-AppBuilder: `make test-fab` installs it."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -7,14 +8,27 @@ import pytest
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import fresh_token
 from tests.real_airflow.deployment import WITH_UI, Airflow, an_airflow_can_run_here
-from tests.real_airflow.test_credits_page import DAG, DAG_ID, fragment
+from tests.real_airflow.test_credits_page import DAG, DAG_ID, credentials, fragment
 
 pytest.importorskip("airflow.providers.fab", reason="make test-fab installs what this needs")
 pytestmark = an_airflow_can_run_here(seconds=300)
 
-# A role of one's own that may read connections, and no Dag.
-CASHIER = "Cashier"
-ROLES = {"viewer": "Viewer", "user": "User", "op": "Op", "admin": "Admin", "cashier": CASHIER}
+# Roles of one's own that may read connections: one of them no Dag, the other one of two.
+CASHIER, CLERK = "Cashier", "Clerk"
+ROLES = {
+    "public": "Public",
+    "viewer": "Viewer",
+    "user": "User",
+    "op": "Op",
+    "admin": "Admin",
+    "cashier": CASHIER,
+    "clerk": CLERK,
+}
+OPEN_DAG_ID = "open_topup"
+OPEN_DAG = DAG.replace(DAG_ID, OPEN_DAG_ID).replace(
+    "schedule=None", f"schedule=None, access_control={{'{CLERK}': {{'DAGs': {{'can_read'}}}}}}"
+)
+DAG_IDS = {DAG_ID, OPEN_DAG_ID}
 
 
 def user(name: str, role: str) -> tuple[str, ...]:
@@ -33,35 +47,44 @@ def airflow(running_sandbox: Sandbox) -> Iterator[Airflow]:
     }
     commands = [
         ("sync-perm",),
-        ("roles", "create", CASHIER),
-        ("roles", "add-perms", CASHIER, "--resource", "Connections", "--action", "can_read"),
+        ("roles", "create", CASHIER, CLERK),
+        ("roles", "add-perms", CASHIER, CLERK, "--resource", "Connections", "--action", "can_read"),
         *(user(name, role) for name, role in ROLES.items()),
     ]
-    with Airflow(DAG, [DAG_ID], environment, WITH_UI, user="admin", commands=commands) as airflow:
+    with Airflow(DAG + OPEN_DAG, DAG_IDS, environment, WITH_UI, user="admin", commands=commands) as airflow:
         airflow.connect("support_bot", running_sandbox.connection_uri(token=token))
-        airflow.trigger(DAG_ID)
-        airflow.wait_until("the top-up is made", lambda: airflow.run_state(DAG_ID) == "success", 90)
+        for dag_id in DAG_IDS:
+            airflow.trigger(dag_id)
+        airflow.wait_until(
+            "the top-ups are made",
+            lambda: {airflow.run_state(dag_id) for dag_id in DAG_IDS} == {"success"},
+            90,
+        )
         yield airflow
 
 
+@pytest.mark.parametrize("how", ["bearer", "cookie"])
 @pytest.mark.parametrize(
-    ("who", "status", "sees_the_dag_run"),
+    ("who", "status", "linked"),
     [
-        (None, 401, False),
-        ("garbage", 403, False),
-        ("viewer", 403, False),
-        ("user", 403, False),
-        ("op", 200, True),
-        ("admin", 200, True),
-        ("cashier", 200, False),
+        (None, 401, set()),
+        ("garbage", 403, set()),
+        ("public", 403, set()),
+        ("viewer", 403, set()),
+        ("user", 403, set()),
+        ("op", 200, DAG_IDS),
+        ("admin", 200, DAG_IDS),
+        ("cashier", 200, set()),
+        ("clerk", 200, {OPEN_DAG_ID}),
     ],
 )
 def test_each_role_gets_what_it_may_see(
-    airflow: Airflow, who: str | None, status: int, sees_the_dag_run: bool
+    airflow: Airflow, who: str | None, status: int, linked: set[str], how: str
 ) -> None:
     token = airflow.token(who) if who in ROLES else "garbage"
-    response = fragment(airflow, **({"cookies": {"_token": token}} if who else {}))
+    response = fragment(airflow, **(credentials(token, how) if who else {}))
     assert response.status_code == status
     assert ("support_bot" in response.text) == (status == 200)
-    assert (DAG_ID in response.text) == sees_the_dag_run
+    assert set(re.findall('data-route="/dags/([^/]+)/', response.text)) == linked
+    assert all((dag_id in response.text) == (dag_id in linked) for dag_id in DAG_IDS)
     assert response.headers["Cache-Control"] == "no-store"
