@@ -29,13 +29,13 @@ T = TypeVar("T")
 
 
 def check_order(
-    client: CfBillingClient, order: TopupOrder, log: logging.Logger, settled_cents: int | None = None
+    client: CfBillingClient, order: TopupOrder, log: logging.Logger, recorded_cents: int | None = None
 ) -> int:
     """Return the cents to charge; refuse a top-up that must not be made, or that Cloudflare would refuse.
 
     Nothing is charged here.
 
-    :param settled_cents: what an earlier try found to be missing to ``target_balance_cents``: it stays the
+    :param recorded_cents: what an earlier try recorded as missing to ``target_balance_cents``: it stays the
         amount of this top-up.
     :raises ChargeDeadlinePassed: it was to be charged earlier.
     :raises TopupNotNeeded: the balance is not below ``only_if_balance_below_cents``, or lasts for
@@ -61,7 +61,7 @@ def check_order(
     ):
         _check_payment_method(default, order)
     limits = _advice(client.get_topup_limits, "the account's limits", log)
-    amount_cents = order.amount_cents or settled_cents or _purchasable_cents(missing_cents, limits, log)
+    amount_cents = order.amount_cents or recorded_cents or _purchasable_cents(missing_cents, limits, log)
     if limits:
         _check_limits(limits, amount_cents)
     _check_budget(client, order, amount_cents)

@@ -298,10 +298,10 @@ class TopupProtocol:
             if found.candidates:  # before any check: this charge is in the balance and in the budget
                 return self._adopt(progress, found, record.first_intent)
         order = self._read_order()
-        settled_cents = None
+        recorded_cents = None
         if record.intent and record.intent.account_id == client.account_id:
-            settled_cents = record.intent.amount_cents
-        amount_cents = check_order(client, order, self._log, settled_cents)
+            recorded_cents = record.intent.amount_cents
+        amount_cents = check_order(client, order, self._log, recorded_cents)
         # Without a fence an intent that came too late may stand where a later try has removed the record.
         for _ in range(MAX_INTENTS if self._journal.is_fenced else 1):
             started = time.monotonic()

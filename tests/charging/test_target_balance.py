@@ -1,4 +1,4 @@
-"""Topping up to a balance: what is missing is settled before the intent, and stays the amount."""
+"""Topping up to a balance: what is missing is recorded before the charge, and stays the amount."""
 
 import pytest
 
