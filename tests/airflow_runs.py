@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
@@ -77,6 +78,9 @@ class DagFolder:
         get_listener_manager().add_listener(self._failures)
         if version("apache-airflow").startswith("3.0."):
             _mend_reschedule_mode()
+        if version("apache-airflow").startswith(("3.0.", "3.1.", "3.2.")):
+            _build_api_once()
+            _give_callbacks_the_exception()
 
     def run(self, tasks: str) -> Run:
         """Run a Dag whose body is ``tasks``, Python statements, to its end."""
@@ -124,6 +128,30 @@ class DagFolder:
                 for *task, key, value in rows("task_id, map_index, key, value", "xcom")
             }
         return Run(state, tasks, xcoms, ends)
+
+
+def _build_api_once() -> None:
+    """Let Airflow 3.0 to 3.2 keep the API that tasks speak to: seconds and a thread a task, once since 3.3."""
+    from airflow.sdk.execution_time import supervisor
+
+    supervisor.in_process_api_server = cache(supervisor.in_process_api_server)
+
+
+def _give_callbacks_the_exception() -> None:
+    """Let Airflow 3.0 to 3.2 give failure callbacks, in one process too, the exception that a worker gives them.
+
+    Beside a scheduler nothing is mended: tests/real_airflow/test_alerts.py.
+    """
+    from airflow.sdk.execution_time import task_runner
+
+    finalize: Any = task_runner.finalize
+
+    def finalize_with_exception(ti: Any, state: Any, context: Any, log: Any, error: Any) -> None:
+        if error is not None:
+            context["exception"] = error
+        finalize(ti, state, context, log, error)
+
+    task_runner.finalize = finalize_with_exception
 
 
 def _mend_reschedule_mode() -> None:
