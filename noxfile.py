@@ -32,8 +32,8 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
 
-# Three processes on two processors, since most tests wait. Each has an Airflow home of its own.
-SIDE_BY_SIDE = ("--numprocesses", "3", "--dist", "worksteal", "--quiet")
+# Four processes on two processors, since most tests wait. Each has an Airflow home of its own.
+SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "worksteal", "--quiet")
 
 DOCS_PINS = "constraints/docs.txt"
 
@@ -58,7 +58,8 @@ def pins(airflow: str) -> str:
 
 def install(session: nox.Session, airflow: str, *packages: str) -> None:
     session.log(f"Installing Airflow {airflow}: about a minute the first time, a second after that.")
-    session.install("--quiet", "--constraint", pins(airflow), f"apache-airflow=={airflow}", *packages)
+    pinned = ("--constraint", pins(airflow), f"apache-airflow=={airflow}")
+    session.install("--quiet", "--compile-bytecode", *pinned, *packages)
 
 
 @nox.session

@@ -5,8 +5,6 @@ import itertools
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -68,10 +66,9 @@ class Failures:
 class DagFolder:
     """The Dag folder of the Airflow that the tests run, in front of a migrated SQLite database."""
 
-    def __init__(self, airflow_home: Path) -> None:
-        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-        self._home = airflow_home
-        self._folder = airflow_home / "dags"
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._folder = database.parent / "dags"
         self._folder.mkdir()
         self._numbers = itertools.count()
         self._failures = Failures()
@@ -105,15 +102,15 @@ class DagFolder:
 
     def copy_database(self, home: Path) -> None:
         """Give another Airflow's home a migrated database."""
-        shutil.copy(self._home / "airflow.db", home)
+        shutil.copy(self._database, home)
 
     def database_dump(self) -> str:
         """Return all that Airflow has written down, as SQL."""
-        with closing(sqlite3.connect(self._home / "airflow.db")) as database:
+        with closing(sqlite3.connect(self._database)) as database:
             return "\n".join(database.iterdump())
 
     def _read(self, dag_id: str, run_id: str, ends: str) -> Run:
-        with closing(sqlite3.connect(self._home / "airflow.db")) as database:
+        with closing(sqlite3.connect(self._database)) as database:
 
             def rows(columns: str, table: str) -> list[tuple[Any, ...]]:
                 query = f"SELECT {columns} FROM {table} WHERE dag_id = ? AND run_id = ?"
@@ -131,14 +128,14 @@ class DagFolder:
 
 
 def _build_api_once() -> None:
-    """Let Airflow 3.0 to 3.2 keep the API that tasks speak to: seconds and a thread a task, once since 3.3."""
+    """Let Airflow 3.0 to 3.2 build the API that tasks speak to once, as 3.3 does: it takes seconds a task."""
     from airflow.sdk.execution_time import supervisor
 
     supervisor.in_process_api_server = cache(supervisor.in_process_api_server)
 
 
 def _give_callbacks_the_exception() -> None:
-    """Let Airflow 3.0 to 3.2 give failure callbacks, in one process too, the exception that a worker gives them.
+    """Let Airflow 3.0 to 3.2 give failure callbacks the exception in one process too, as workers do.
 
     Beside a scheduler nothing is mended: tests/real_airflow/test_alerts.py.
     """

@@ -3,12 +3,15 @@
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -77,9 +80,22 @@ def mailbox(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Mailbox]":
 
 
 @pytest.fixture(scope="session")
-def dag_folder() -> "DagFolder":
+def airflow_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """This process's metadata database: migrated once for all, since that takes seconds, and copied."""
+    ours = tmp_path_factory.getbasetemp()
+    everybodys = ours if worker_id == "master" else ours.parent
+    with FileLock(everybodys / "airflow.lock"):
+        if not (everybodys / "airflow.db").exists():
+            command = (sys.executable, "-m", "airflow", "db", "migrate")
+            subprocess.run(command, check=True, capture_output=True)
+            shutil.copy(AIRFLOW_HOME / "airflow.db", everybodys)
+    return shutil.copy(everybodys / "airflow.db", AIRFLOW_HOME / "airflow.db")
+
+
+@pytest.fixture(scope="session")
+def dag_folder(airflow_database: Path) -> "DagFolder":
     """Airflow's Dag folder, in front of a migrated metadata database."""
     # It imports Airflow, which takes seconds: not for tests that need none.
     from tests.airflow_runs import DagFolder
 
-    return DagFolder(AIRFLOW_HOME)
+    return DagFolder(airflow_database)
