@@ -68,7 +68,8 @@ check: $(NOX)
 
 screenshots: $(NOX)
 	@CFBILLING_SCREENSHOTS=docs/images $(NOX) --session "test($(AIRFLOW))" -- --all \
-		tests/real_airflow/test_browser.py tests/real_airflow/test_credits_page.py
+		tests/real_airflow/test_browser.py tests/real_airflow/test_credits_page.py \
+		tests/real_airflow/test_grid.py tests/sandbox/test_sandbox_page.py
 
 pictures:
 	@$(PYTHON) docs/draw.py

@@ -1,42 +1,19 @@
 """Airflow's pages in a real browser, as the two UIs have them: that of Airflow 3, and that before it."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
+from tests.chromium import browser, keep_screenshot
 from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TYPE = "Cloudflare AI Gateway Billing"
 
 # Their "Test Connection" refuses what has no port (https://github.com/apache/airflow/pull/73298 mends it).
 _WITHOUT_A_PORT_IS_ANOTHER = ("3.3.1", "3.3.2")
 _USER = "admin"
-_PATIENCE_MS = 30_000
-# A browser in a sandbox of root's does not start; and one in a test has nothing to ask its makers.
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-_SCREENSHOTS = os.environ.get("CFBILLING_SCREENSHOTS")
-_LOOKED_AT = os.environ.get("CFBILLING_LOOK_AT")
-
-
-def keep_screenshot(page: Page, name: str, *, only_to_look_at: bool = False) -> None:
-    """Keep a picture for the documentation if requested, or beside it for whoever changes the page."""
-    folder = _LOOKED_AT if only_to_look_at else _SCREENSHOTS
-    if folder:
-        page.screenshot(path=Path(folder, f"{name}.png"), animations="disabled")
 
 
 class Pages:
@@ -136,13 +113,7 @@ class PagesBefore3(Pages):
 @contextmanager
 def visit(airflow: Airflow) -> Iterator[Pages]:
     """Open an Airflow's UI in a browser."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        try:
-            page = browser.new_page(viewport={"width": 1100, "height": 760})
-            page.set_default_timeout(_PATIENCE_MS)
-            pages = (Pages if HAS_API_SERVER else PagesBefore3)(page, airflow)
-            pages.log_in()
-            yield pages
-        finally:
-            browser.close()
+    with browser(1100, 760) as context:
+        pages = (Pages if HAS_API_SERVER else PagesBefore3)(context.new_page(), airflow)
+        pages.log_in()
+        yield pages

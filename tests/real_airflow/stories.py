@@ -69,7 +69,7 @@ def options(conn_id, task_id="topup", window=12, timeout=150):
         poll_interval=0.5,
         timeout=timeout,
         unknown_outcome_window=window,
-        retries=3,
+        retries=6,
         retry_delay=timedelta(seconds=1),
     )
 

@@ -1,6 +1,5 @@
 """The connection form, "Test connection" and the links of a task, as a person sees them in a browser."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -8,22 +7,19 @@ from playwright.sync_api import expect
 
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.real_airflow.browser import CHROMIUM, Pages, visit
+from tests.chromium import needs_chromium
+from tests.real_airflow.browser import Pages, visit
 from tests.real_airflow.deployment import AIRFLOW_VERSION, WITH_UI, Airflow, an_airflow_can_run_here
 
 pytestmark = [
     *an_airflow_can_run_here(seconds=240),
-    pytest.mark.skipif(
-        not CHROMIUM and "CI" not in os.environ,  # there it must not go unnoticed
-        reason="no Chromium is here: on Debian and Ubuntu, apt-get install chromium",
-    ),
+    needs_chromium,
     pytest.mark.skipif(
         (3, 0) <= AIRFLOW_VERSION < (3, 2),
         reason="the pages of Airflow 3.0 and 3.1 are others, in which this test does not know its way",
     ),
 ]
 
-expect.set_options(timeout=30_000)
 TIMEOUT = 90.0
 HAS_EXTRA_FIELDS = AIRFLOW_VERSION >= (3, 2)
 DAG_ID = "weekly_topup"

@@ -1,7 +1,6 @@
 """The credits page in whole Airflows: who sees what, and what it looks like in a browser."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -13,11 +12,11 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.chromium import browser, keep_screenshot, needs_chromium
 from tests.raw_servers import fresh_token
-from tests.real_airflow.browser import CHROMIUM, OPTIONS, keep_screenshot
 from tests.real_airflow.deployment import AIRFLOW_VERSION, WITH_UI, Airflow, an_airflow_can_run_here
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "demo"))
@@ -27,12 +26,7 @@ pytestmark = [
     *an_airflow_can_run_here(seconds=240),
     pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="the credits page needs Airflow 3.1"),
 ]
-needs_browser = pytest.mark.skipif(
-    not CHROMIUM and "CI" not in os.environ,  # there it must not go unnoticed
-    reason="no Chromium is here: on Debian and Ubuntu, apt-get install chromium",
-)
 
-expect.set_options(timeout=30_000)
 ROLES = ("viewer", "user", "op", "admin")
 DAG_ID = "weekly_topup"
 DAG = f"""
@@ -201,22 +195,15 @@ def visited(
     airflow: Airflow, who: str, width: int = 1280, height: int = 860, scheme: Any = "light"
 ) -> Iterator[Page]:
     """Open the page from the menu's address, as somebody who is logged in."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        try:
-            context = browser.new_context(
-                viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1
-            )
-            context.add_cookies([{"name": "_token", "value": airflow.token(who), "url": airflow.url}])
-            page = context.new_page()
-            page.goto(f"{airflow.url}/plugin/ai-gateway-credits")
-            expect(page.get_by_role("heading", name="AI Gateway credits")).to_be_visible()
-            yield page
-        finally:
-            browser.close()
+    with browser(width, height, color_scheme=scheme, device_scale_factor=1) as context:
+        context.add_cookies([{"name": "_token", "value": airflow.token(who), "url": airflow.url}])
+        page = context.new_page()
+        page.goto(f"{airflow.url}/plugin/ai-gateway-credits")
+        expect(page.get_by_role("heading", name="AI Gateway credits")).to_be_visible()
+        yield page
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accounts_are_shown_the_worst_first(airflow: Airflow, scheme: str) -> None:
     with visited(airflow, "op", height=1170, scheme=scheme) as page:
@@ -231,7 +218,7 @@ def test_accounts_are_shown_the_worst_first(airflow: Airflow, scheme: str) -> No
         keep_screenshot(page, f"credits-page-{scheme}")
 
 
-@needs_browser
+@needs_chromium
 def test_narrow_window_cuts_nothing_off(airflow: Airflow) -> None:
     with visited(airflow, "op", width=480) as page:
         expect(page.get_by_text("card_declined")).to_be_visible()
@@ -242,7 +229,7 @@ def test_narrow_window_cuts_nothing_off(airflow: Airflow) -> None:
         keep_screenshot(page, "credits-page-narrow", only_to_look_at=True)
 
 
-@needs_browser
+@needs_chromium
 def test_charge_opens_its_dag_run_without_a_reload(airflow: Airflow) -> None:
     with visited(airflow, "op") as page:
         page.evaluate("window.notReloaded = true")
@@ -251,7 +238,7 @@ def test_charge_opens_its_dag_run_without_a_reload(airflow: Airflow) -> None:
         assert page.evaluate("window.notReloaded")
 
 
-@needs_browser
+@needs_chromium
 def test_page_is_in_the_menu(airflow: Airflow) -> None:
     with visited(airflow, "op") as page:
         page.goto(airflow.url)
@@ -260,7 +247,7 @@ def test_page_is_in_the_menu(airflow: Airflow) -> None:
         expect(page.locator(".cfbilling h2").first).to_be_visible()
 
 
-@needs_browser
+@needs_chromium
 def test_viewer_without_rights_reads_why(airflow: Airflow) -> None:
     with visited(airflow, "viewer") as page:
         expect(page.get_by_role("status").filter(has_text="You may not read connections")).to_be_visible()
@@ -268,7 +255,7 @@ def test_viewer_without_rights_reads_why(airflow: Airflow) -> None:
         keep_screenshot(page, "credits-page-viewer", only_to_look_at=True)
 
 
-@needs_browser
+@needs_chromium
 def test_page_that_is_renewed_keeps_what_it_has(airflow: Airflow, running_sandbox: Sandbox) -> None:
     """Cloudflare away; then Airflow away; then the session ended."""
     with visited(airflow, "op") as page:
@@ -296,7 +283,7 @@ def renewed(page: Page) -> None:
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
-@needs_browser
+@needs_chromium
 def test_airflow_without_a_connection_says_what_to_do(tmp_path_factory: pytest.TempPathFactory) -> None:
     environment = users(tmp_path_factory.mktemp("empty"), {"admin": "admin"})
     with (
