@@ -33,13 +33,12 @@ def test_python_runs(
     text = block.text
     sandbox.configure(settle_seconds=0, balance_cents=500)
     sandbox.auto_topup("break")  # what a watch waits for
-    if "EmailOperator" in text:
-        request.getfixturevalue("mailbox")
+    mailbox = request.getfixturevalue("mailbox") if "EmailOperator" in text else None
     if "AssetWatcher" in text and not HAS_API_SERVER:
         pytest.skip("AssetWatcher came with Airflow 3.0, as the page says")
     if A_DAG in text:
         # `dag.test()` wants the Dag by name.
-        run = run_dag(dag_folder, re.sub(r"(?m)^(with DAG\(.*\)):$", r"\1 as dag:", text))
+        run = run_dag(dag_folder, re.sub(r"(?ms)^(with DAG\(.*?\)):$", r"\1 as dag:", text))
     elif any(part in text for part in PARTS_OF_A_DAG):
         run = run_dag(dag_folder, HEADER.format(dag_id="block") + indent(text, "    "))
     else:
@@ -54,6 +53,7 @@ def test_python_runs(
         return
     assert run.state == "success", run.ends
     assert set(run.tasks.values()) == {"success"}
+    assert mailbox is None or mailbox.only()
     assert [charge.amount_cents for charge in sandbox.charges()] == [2500] * ("CreateTopup" in text)
 
 
@@ -101,5 +101,5 @@ def works(connection: str, monkeypatch: pytest.MonkeyPatch) -> bool:
 
 
 def run_dag(dag_folder: DagFolder, source: str) -> Run:
-    (dag_id,) = re.findall(r'with DAG\("(\w+)"', source)
+    (dag_id,) = re.findall(r'with DAG\(\s*"(\w+)"', source)
     return dag_folder.run_source(dag_id, source)
