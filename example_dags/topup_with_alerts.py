@@ -19,15 +19,15 @@ NO_MESSAGE = (
     "This mail has no message of the task. If another mail has it, follow that one. Otherwise the task was "
     "killed: clear it, and it finds out whether money moved before it charges."
 )
-# Slack: SlackNotifier(channel="#ops", text=MESSAGE) of apache-airflow-providers-slack.
-MESSAGE = "{{ (exception | default('" + NO_MESSAGE + "', true)) | e }}"
+MESSAGE = "(exception | default('" + NO_MESSAGE + "', true))"
+# Slack: SlackNotifier(channel="#ops", text="{{ " + MESSAGE + " }}") of apache-airflow-providers-slack.
 TELL = SmtpNotifier(
     from_email="airflow@example.com",
     to="oncall@example.com",
     subject="The top-up of AI Gateway credits has failed: {{ dag.dag_id }}, {{ run_id }}",
-    html_content="<p>"
+    html_content="<p>{{ "
     + MESSAGE
-    + """</p>
+    + """ | e }}</p>
 <p>What to do: the text above says whether money moved. Mend what it names, then clear the task: it goes on
 from where it was, and charges at most once. If it says to review invoices, do that first: if one of them is
 this top-up's, mark the task as success; if none is, start another Dag run.</p>""",
