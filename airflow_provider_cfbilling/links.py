@@ -21,6 +21,10 @@ class CfBillingLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or nothing if it is not known."""
+        # Airflow 3 asks in the task's process too, and logs an error for an XCom that was not pushed.
+        pushed: dict[str, str] | None = getattr(operator, "pushed", None)
+        if pushed is not None:
+            return pushed.get(self.xcom_key, "")
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 

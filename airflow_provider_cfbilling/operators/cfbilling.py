@@ -135,10 +135,12 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
             validation.seconds("unknown_outcome_window", unknown_outcome_window) or 600
         )
         self._running: TopupProtocol | None = None
-        self._shown: dict[str, Any] = {}
+        self.pushed: dict[str, Any] | None = None
+        """The XComs of this try, once its process knows them: what was pushed before a deferral it does not."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
+        self.pushed = {}
         return self._execute(context, cleared=cleared_after(context) is not None)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -217,11 +219,12 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
 
     def _push(self, context: Context, values: dict[str, Any]) -> None:
         """Push XComs, each value once."""
+        self.pushed = {} if self.pushed is None else self.pushed
         try:
             for key, value in values.items():
-                if value is not None and self._shown.get(key) != value:
+                if value is not None and self.pushed.get(key) != value:
                     context["ti"].xcom_push(key=key, value=value)
-                    self._shown[key] = value
+                    self.pushed[key] = value
         except Exception as error:  # of no consequence for the charge, and must not hide what became of it
             self.log.warning("XComs could not be pushed: %s: %s", type(error).__name__, error)
 
@@ -278,7 +281,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
 
         order, client = self._order(context), self.hook.get_conn()
         dashboard = CfBillingDashboardLink
-        context["ti"].xcom_push(key=dashboard.xcom_key, value=dashboard.url(client.account_id))
+        self._push(context, {dashboard.xcom_key: dashboard.url(client.account_id)})
         amount_cents = check_order(client, order, cast("Logger", self.log))
         self.log.info("All checks passed. This is a dry run: nothing was charged.")
         Stats.incr("cfbilling.topup.dry_run")
