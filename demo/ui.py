@@ -103,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Serve the credits page, with a sandbox.")
     parser.add_argument("--home", type=Path, default=REPOSITORY / ".demo", help="folder to work in")
     home = parser.parse_args(arguments).home.resolve()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell starts what it puts in the background with Ctrl-C ignored.
+    for ends in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ends, signal.default_int_handler)
     try:
         serve(home)
     except DemoError as error:

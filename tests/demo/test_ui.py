@@ -41,6 +41,11 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
+def ignore_ctrl_c() -> None:
+    """As a shell does for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def test_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
     home, said = tmp_path / ".demo", tmp_path / "said.txt"
     with said.open("wb") as output:
@@ -51,6 +56,7 @@ def test_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
             | {"AIRFLOW_HOME": "/nonexistent", "AIRFLOW_CONN_CFBILLING_DEFAULT": "cfbilling://"},
             stdout=output,
             stderr=subprocess.STDOUT,
+            preexec_fn=ignore_ctrl_c,
         )
     try:
         deadline = time.monotonic() + 240
