@@ -5,6 +5,7 @@ The commands are typed in ``test_commands.py``.
 
 import json
 import re
+from pathlib import Path
 from textwrap import indent
 
 import pytest
@@ -40,7 +41,9 @@ def test_python_runs(
         # `dag.test()` wants the Dag by name.
         run = run_dag(dag_folder, re.sub(r"(?ms)^(with DAG\(.*?\)):$", r"\1 as dag:", text))
     elif any(part in text for part in PARTS_OF_A_DAG):
-        run = run_dag(dag_folder, HEADER.format(dag_id="block") + indent(text, "    "))
+        # Each by a name of its own: Airflow stores a Dag that has changed half a minute later.
+        dag_id = f"{Path(block.page).stem}_{block.number}".replace("-", "_")
+        run = run_dag(dag_folder, HEADER.format(dag_id=dag_id) + indent(text, "    "))
     else:
         assert A_TEST in text, f"nothing runs the block:\n{text}"
 
