@@ -12,7 +12,7 @@ from nox.command import CommandFailed
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
-nox.options.error_on_missing_interpreters = True  # a skipped Python would look like a green one
+nox.options.error_on_missing_interpreters = True  # else a Python that was skipped passes for a green one
 nox.options.sessions = ["check", "test"]
 
 NEWEST = "3.3.2"

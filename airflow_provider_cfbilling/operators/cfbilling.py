@@ -136,7 +136,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         )
         self._running: TopupProtocol | None = None
         self.pushed: dict[str, Any] | None = None
-        """The XComs of this try, once its process knows them: what was pushed before a deferral it does not."""
+        """The XComs of this try, once its process knows them: those from before a deferral it does not."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, charge, wait, and return what became of it; or find out what an earlier try did."""
