@@ -21,7 +21,7 @@ class CfBillingLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or nothing if it is not known."""
-        # Airflow 3 calls this in the task's process too, and would log an error for an XCom that is not there.
+        # Airflow 3 calls this in the task's process too, and logs an error for an XCom that is not there.
         pushed: dict[str, str] | None = getattr(operator, "pushed", None)
         if pushed is not None:
             return pushed.get(self.xcom_key, "")
