@@ -72,7 +72,10 @@ def test(session: nox.Session, airflow: str) -> None:
     install(session, airflow, "-e", ".[dev]")
     all_of_them, arguments = session.posargs[:1] == ["--all"], session.posargs
     if not all_of_them:
-        session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow", *arguments)
+        # To start four takes longer than to run a few tests.
+        a_part = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
+        side_by_side = () if a_part else SIDE_BY_SIDE
+        session.run("python", "-m", "pytest", *side_by_side, "-m", "not slow", *arguments)
     elif arguments[1:]:
         session.run("python", "-m", "pytest", *arguments[1:])
     else:
