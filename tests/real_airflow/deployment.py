@@ -42,8 +42,9 @@ if not HAS_API_SERVER:
     COMPONENTS = ("scheduler", "triggerer")
     WITH_UI = ("webserver", *COMPONENTS)
 
-# How long a task may be silent before the scheduler takes it for dead.
-HEARTBEAT_TIMEOUT = 15
+# How long a task may be silent before the scheduler takes it for dead. A task of Airflow 2 is silent until
+# its process has imported Airflow, which takes long while the processors are busy.
+HEARTBEAT_TIMEOUT = 15 if HAS_API_SERVER else 30
 _START_TIMEOUT = 90.0
 _SERVING = frozenset({"api-server", "webserver"})
 _LOOK_EVERY = 0.1
