@@ -150,7 +150,7 @@ def test_second_of_two_ends_by_itself_before_it_begins(play: Play) -> None:
     play.order("second").go_on()
     play.struck()
     ended = play.end(2)
-    assert ended.outcomes["second"] in {"charged", *ALSO}
+    assert set(ended.outcomes.values()) <= {"charged", *ALSO}
     assert ended.tries["second"] > 1
 
 
@@ -159,7 +159,7 @@ def test_second_of_two_is_killed_before_it_begins(play: Play) -> None:
     play.start_and_wait_before_second()
     play.kill("second")
     ended = play.end(2)
-    assert ended.outcomes["second"] in {"charged", *ALSO}
+    assert set(ended.outcomes.values()) <= {"charged", *ALSO}
     assert ended.tries["second"] > 1
 
 
