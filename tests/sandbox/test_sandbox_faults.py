@@ -306,9 +306,9 @@ def test_hung_request_does_not_block_stopping():
         connection = socket.create_connection((address.hostname, address.port), 3)
         path = f"/client/v4/accounts/{sandbox.account_id}/ai-gateway/billing/topup"
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: sandbox\r\n\r\n".encode())
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 20
         while not sandbox.requests() and time.monotonic() < deadline:
             time.sleep(0.01)
         started = time.monotonic()
     with connection:
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20  # a hung request hangs for minutes
