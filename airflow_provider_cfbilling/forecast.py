@@ -57,8 +57,35 @@ class Runway(Model):
         )
 
 
+@dataclass(frozen=True)
+class Spending:
+    """How fast an account spends, by Cloudflare's clock ``now``; the rest as in :class:`Runway`."""
+
+    per_day_cents: float
+    pace: Literal["last_7_days", "last_24_hours"] | None
+    observed_days: float
+    now: datetime
+
+    def runway(self, balance_cents: float) -> Runway:
+        """Return how long a balance lasts."""
+        days_left = 0.0 if balance_cents <= 0 else balance_cents / self.per_day_cents if self.pace else None
+        return Runway(
+            balance_cents=balance_cents,
+            spend_per_day_cents=self.per_day_cents,
+            pace=self.pace,
+            days_left=days_left,
+            ends_at=_end(self.now, days_left),
+            observed_days=self.observed_days,
+        )
+
+
 def runway(balance_cents: float, usage: Iterable[UsageWindow], now: datetime) -> Runway:
-    """Return how long a balance lasts.
+    """Return how long a balance lasts; the other arguments as of :func:`spending`."""
+    return spending(usage, now).runway(balance_cents)
+
+
+def spending(usage: Iterable[UsageWindow], now: datetime) -> Spending:
+    """Return how fast an account spends.
 
     :param usage: hours, or days if there is nothing better. One that is missing counts as one without
         spend: whether Cloudflare lists those is not documented.
@@ -73,14 +100,11 @@ def runway(balance_cents: float, usage: Iterable[UsageWindow], now: datetime) ->
     mean = spent_cents(windows, since, midnight) / days if days else 0.0
     latest = spent_cents(windows, now - _DAY, now)
     spend = round(max(mean, latest, 0.0), 6)
-    days_left = 0.0 if balance_cents <= 0 else balance_cents / spend if spend else None
-    return Runway(
-        balance_cents=balance_cents,
-        spend_per_day_cents=spend,
+    return Spending(
+        per_day_cents=spend,
         pace=None if not spend else "last_24_hours" if latest > mean else "last_7_days",
-        days_left=days_left,
-        ends_at=_end(now, days_left),
         observed_days=min(_PACE_DAYS, max(0.0, (now - known_since) / _DAY)),
+        now=now,
     )
 
 
@@ -103,18 +127,13 @@ def spent_by_day(usage: Iterable[UsageWindow], days: Iterable[date]) -> dict[dat
     return cents
 
 
-def read_runway(client: CfBillingClient) -> Runway:
-    """Return how long the account's credits last. Two requests.
+def read_spending(client: CfBillingClient) -> Spending:
+    """Return how fast the account spends. One request.
 
-    :raises CfBillingError: the balance or the usage could not be read.
+    :raises CfBillingError: the usage could not be read.
     """
-    return runway_of(client, client.get_credit_balance().balance_cents)
-
-
-def runway_of(client: CfBillingClient, balance_cents: float) -> Runway:
-    """Return how long a balance of the account lasts that has just been read."""
     usage = read_usage(client, _PACE_DAYS)
-    return runway(balance_cents, usage.history, usage.server_time)
+    return spending(usage.history, usage.server_time)
 
 
 def read_usage(client: CfBillingClient, days: int) -> UsageHistory:

@@ -20,7 +20,7 @@ from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, Top
 from airflow_provider_cfbilling.charging.history import invoices_since
 from airflow_provider_cfbilling.charging.order import BudgetPeriod, TopupOrder
 from airflow_provider_cfbilling.charging.reconcile import DEAD
-from airflow_provider_cfbilling.forecast import runway_of
+from airflow_provider_cfbilling.forecast import read_spending
 
 # https://developers.cloudflare.com/ai-gateway/features/unified-billing/
 FEE_PERCENT = 5
@@ -90,7 +90,7 @@ def _check_runway(client: CfBillingClient, balance: CreditBalance, order: TopupO
     days = order.only_if_runway_below_days
     if days is None:
         return
-    runway = runway_of(client, balance.balance_cents)
+    runway = read_spending(client).runway(balance.balance_cents)
     if not runway.is_below(days):
         raise TopupNotNeeded(f"{runway}. That is not below {days:g} days. Nothing was charged.")
 

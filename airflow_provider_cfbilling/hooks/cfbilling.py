@@ -24,7 +24,7 @@ from airflow_provider_cfbilling.api.models import (
 )
 from airflow_provider_cfbilling.api.money import dollars
 from airflow_provider_cfbilling.api.settings import DEFAULT_BASE_URL, Settings
-from airflow_provider_cfbilling.forecast import Runway, read_runway
+from airflow_provider_cfbilling.forecast import Runway, read_spending
 from airflow_provider_cfbilling.get_provider_info import get_provider_info
 
 _NUMBERS = ("connect_timeout", "read_timeout", "max_attempts")
@@ -133,7 +133,9 @@ class CfBillingHook(BaseHook):
 
     def get_runway(self) -> Runway:
         """Return how long the credits last at the pace at which they are spent. Two requests."""
-        return read_runway(self.get_conn())
+        client = self.get_conn()
+        balance = client.get_credit_balance()
+        return read_spending(client).runway(balance.balance_cents)
 
     def get_spending_limit(self) -> SpendingLimit:
         """Return the account's legacy spending limit."""

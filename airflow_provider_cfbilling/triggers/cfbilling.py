@@ -25,6 +25,7 @@ from airflow_provider_cfbilling.triggers.base import (
     Query,
     described_error,
 )
+from airflow_provider_cfbilling.triggers.single_flight import Combined
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseEventTrigger
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_cfbilling.api.client import CfBillingClient
     from airflow_provider_cfbilling.api.models import CreditBalance
     from airflow_provider_cfbilling.charging.progress import Progress
-    from airflow_provider_cfbilling.forecast import Runway
+    from airflow_provider_cfbilling.forecast import Runway, Spending
 else:
     BaseEventTrigger = getattr(airflow_triggers, "BaseEventTrigger", BaseTrigger)  # Airflow 3.0 and later
 
@@ -404,7 +405,8 @@ class CfBillingLowRunwayEventTrigger(_EventTrigger):
     """Start Dags when the credits last for less than so many days.
 
     For an ``AssetWatcher`` (Airflow 3.0 and later). Fires again once they have lasted a tenth longer than
-    that: spending goes up and down, and an hour's dip is no news. Two requests for each poll.
+    that: spending goes up and down, and an hour's dip is no news. Two requests for each poll, of which one
+    is shared with all that watch the balance.
 
     :param below_days: the line, in days.
     :param cfbilling_conn_id: the Airflow connection.
@@ -436,11 +438,18 @@ class CfBillingLowRunwayEventTrigger(_EventTrigger):
         return {**value.to_dict(), "below_days": self.below_days}
 
 
-def _get_runway(client: CfBillingClient) -> Runway:
-    from airflow_provider_cfbilling.forecast import read_runway
-
-    return read_runway(client)
-
-
 def _get_credit_balance(client: CfBillingClient) -> CreditBalance:
     return client.get_credit_balance()
+
+
+def _get_spending(client: CfBillingClient) -> Spending:
+    from airflow_provider_cfbilling.forecast import read_spending
+
+    return read_spending(client)
+
+
+def _runway(balance: CreditBalance, spending: Spending) -> Runway:
+    return spending.runway(balance.balance_cents)
+
+
+_get_runway = Combined((_get_credit_balance, _get_spending), _runway)

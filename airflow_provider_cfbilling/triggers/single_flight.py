@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from airflow_provider_cfbilling.api.client import CfBillingClient
     from airflow_provider_cfbilling.api.http.transport import Transport
     from airflow_provider_cfbilling.api.settings import Settings
 
@@ -43,6 +44,20 @@ class PollResult:
     @property
     def age(self) -> float:
         return time.monotonic() - self.at
+
+
+@dataclass(frozen=True)
+class Combined:
+    """A query of several polls, each of which is shared with those who want only that one.
+
+    :param combine: makes one value of what the parts have read.
+    """
+
+    parts: tuple[Callable[[CfBillingClient], Any], ...]
+    combine: Callable[..., Any]
+
+    def __call__(self, client: CfBillingClient) -> Any:
+        return self.combine(*(part(client) for part in self.parts))
 
 
 class SingleFlight:
@@ -127,6 +142,13 @@ async def shared_poll(
 
     :param query: reads, with a client of the account. Together with ``arguments`` it names what is read.
     """
+    if isinstance(query, Combined):
+        polls = (shared_poll(settings, part, max_age=max_age) for part in query.parts)
+        results = await asyncio.gather(*polls)
+        if failed := next((result for result in results if result.error), None):
+            return failed
+        oldest = min(result.at for result in results)
+        return PollResult(oldest, query.combine(*(result.value for result in results)))
     key = (settings, query, *arguments)
     call = partial(_rate_limited_read, settings, query, *arguments)
     return await single_flight().result(key, call, max_age=max_age)

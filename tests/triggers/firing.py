@@ -14,6 +14,7 @@ from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.triggers.cfbilling import (
     CfBillingCreditBalanceTrigger,
+    CfBillingRunwayTrigger,
     CfBillingTopupCompletedTrigger,
     CfBillingTopupConfigErrorTrigger,
     CfBillingTopupTrigger,
@@ -30,6 +31,10 @@ def broken(**arguments: Any) -> CfBillingTopupConfigErrorTrigger:
 def low(below_cents: Any = 2000, **arguments: Any) -> CfBillingCreditBalanceTrigger:
     lines = {"below_cents": below_cents, "at_least_cents": None}
     return CfBillingCreditBalanceTrigger(**{**COMMON, **lines} | arguments)
+
+
+def short(below_days: Any = 5, **arguments: Any) -> CfBillingRunwayTrigger:
+    return CfBillingRunwayTrigger(**{**COMMON, "below_days": below_days} | arguments)
 
 
 def completed(payment_intent_id: str, **arguments: Any) -> CfBillingTopupCompletedTrigger:
