@@ -35,12 +35,7 @@ def is_absent(value: object) -> bool:
 
 def cents(name: str, value: object) -> float | None:
     """Return a number of cents above 0, a fraction too; a whole one as an ``int``."""
-    if is_absent(value):
-        return None
-    number = _number(value)
-    if number is None or not 0 < number <= _MAX_NUMBER:
-        raise _refusal(name, "must be a number of cents above 0 (1000 is $10.00)", value)
-    return number
+    return _above_zero(name, value, "cents above 0 (1000 is $10.00)")
 
 
 def whole_cents(name: str, value: object) -> int | None:
@@ -64,22 +59,12 @@ def amount_cents(value: object) -> int:
 
 def seconds(name: str, value: object) -> float | None:
     """Return a number of seconds above 0. A ``timedelta`` is one too."""
-    if is_absent(value):
-        return None
-    number = value.total_seconds() if isinstance(value, timedelta) else _number(value)
-    if number is None or not 0 < number <= _MAX_NUMBER:
-        raise _refusal(name, "must be a number of seconds above 0", value)
-    return number
+    return _above_zero(name, value, "seconds above 0", timedelta(seconds=1))
 
 
 def days(name: str, value: object) -> float | None:
     """Return a number of days above 0, a fraction too. A ``timedelta`` is one too."""
-    if is_absent(value):
-        return None
-    number = value / timedelta(days=1) if isinstance(value, timedelta) else _number(value)
-    if number is None or not 0 < number <= _MAX_NUMBER:
-        raise _refusal(name, "must be a number of days above 0", value)
-    return number
+    return _above_zero(name, value, "days above 0", timedelta(days=1))
 
 
 def number(name: str, value: object, low: float, high: float, unit: str, *, whole: bool = False) -> float:
@@ -172,6 +157,15 @@ def boolean(name: str, value: object) -> bool:
         shape = "must be True or False, known when the Dag is parsed (no text, no template)"
         raise _refusal(name, shape, value)
     return value
+
+
+def _above_zero(name: str, value: object, what: str, unit: timedelta | None = None) -> float | None:
+    if is_absent(value):
+        return None
+    number = value / unit if unit and isinstance(value, timedelta) else _number(value)
+    if number is None or not 0 < number <= _MAX_NUMBER:
+        raise _refusal(name, f"must be a number of {what}", value)
+    return number
 
 
 def _number(value: object) -> int | float | None:
