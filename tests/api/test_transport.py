@@ -72,7 +72,7 @@ def failure_of(client: CfBillingClient) -> CfBillingError:
 def test_read_that_fails_for_now_is_tried_again(sandbox: Sandbox, fault: dict[str, Any]):
     sandbox.fault("getTopupConfig", **fault)
 
-    with client_of(sandbox, read_timeout=0.25, max_attempts=2) as client:
+    with client_of(sandbox, read_timeout=1.0, max_attempts=2) as client:
         assert client.get_topup_config().threshold_cents == 500
     assert len(sandbox.requests("getTopupConfig")) == 2
 

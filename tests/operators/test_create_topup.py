@@ -246,7 +246,7 @@ def test_lost_answer_is_adopted_not_charged_again(
     kind: str,
     deferrable: bool,
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.5")
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.9")
     sandbox.configure(history_lag_seconds=1)
     sandbox.fault("createTopup", kind, when="after", **({"status": 502} if kind == "status" else {}))
     run = top_up(dag_folder, deferrable=deferrable)
@@ -260,7 +260,7 @@ def test_lost_answer_is_adopted_not_charged_again(
 def test_lost_charge_is_repeated_only_when_proven_lost(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.5")
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.9")
     sandbox.fault("createTopup", "reset")
     run = top_up(dag_folder, deferrable=deferrable, unknown_outcome_window=6)
     assert run.state == "success"
@@ -326,7 +326,7 @@ def test_refused_credentials_fail_without_a_retry(
 def test_unreachable_before_the_charge_is_retried_by_airflow(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = "max_attempts=1&read_timeout=0.5"
+    options = "max_attempts=1&read_timeout=0.9"
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?{options}")
     sandbox.fault("getCreditBalance", "drop")
     run = top_up(dag_folder, unknown_outcome_window=6)

@@ -70,14 +70,14 @@ def test_history_can_refuse_a_page(sandbox: Sandbox, call, parameter):
 
 
 def test_history_can_lag_behind(sandbox: Sandbox, call, top_up):
-    sandbox.configure(history_lag_seconds=0.3)
+    sandbox.configure(history_lag_seconds=1.5)
     invoice_id = top_up().json()["result"]["payment_intent_id"]
 
     assert history(call)["invoices"] == []
     assert history(call)["pagination"]["total_count"] == 0
     assert call("POST", "topup/status", json={"payment_intent_id": invoice_id}).status_code == 200
     assert len(sandbox.charges()) == 1
-    time.sleep(0.35)
+    time.sleep(1.55)
     assert [invoice["id"] for invoice in history(call)["invoices"]] == [invoice_id]
 
 

@@ -167,7 +167,7 @@ def test_invalid_arguments_fail_before_any_request(sandbox: Sandbox, trigger: An
 
 
 def test_sensor_polls_again_for_an_unknown_topup(sandbox: Sandbox):
-    sandbox.configure(status_lag_seconds=0.4)
+    sandbox.configure(status_lag_seconds=2)
     (event,) = fire(completed(pending(sandbox, settle_seconds=0)))
     assert event.payload["status"] == "success"
     assert 404 in [request.status for request in sandbox.requests("checkTopupStatus")]
