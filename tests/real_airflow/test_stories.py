@@ -252,7 +252,8 @@ def three_are_done(play: Play) -> bool:
     return [task.state for task in play.airflow.tasks(play.name)].count("success") == 3
 
 
-@side_by_side.story(Scene(source=ONE_WITHOUT_WINDOW, settle_seconds=45))
+# Longer than Airflow takes to find that the supervisor is dead, and to begin the next try.
+@side_by_side.story(Scene(source=ONE_WITHOUT_WINDOW, settle_seconds=90))
 def test_orphan_ends_while_the_next_try_begins(play: Play) -> None:
     retry = play.order(try_number=2)
     retry.wait()
