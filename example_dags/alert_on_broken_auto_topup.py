@@ -41,7 +41,7 @@ with DAG(
         subject=CONFIG + "The automatic top-up of AI Gateway credits is {{ config.state }}",
         html_content=CONFIG
         + """
-<p>Cloudflare says: {{ (config.disabled_reason or config.error) | e }}. Until this is mended, nothing tops up
+<p>Cloudflare says: {{ (config.disabled_reason or config.error) | e }}. Until this is fixed, nothing tops up
 the credits by itself.</p>
 <p>What to do: open the AI Gateway page of the Cloudflare dashboard (Credits Available, Manage), check or
 replace the card, then save the automatic top-up again.</p>""",

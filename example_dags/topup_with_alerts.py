@@ -28,7 +28,7 @@ TELL = SmtpNotifier(
     html_content="<p>{{ "
     + MESSAGE
     + """ | e }}</p>
-<p>What to do: the text above says whether money moved. Mend what it names, then clear the task: it goes on
+<p>What to do: the text above says whether money moved. Fix what it names, then clear the task: it goes on
 from where it was, and charges at most once. If it says to review invoices, do that first: if one of them is
 this top-up's, mark the task as success; if none is, start another Dag run.</p>""",
 )

@@ -18,6 +18,7 @@ SWEPT = {
     r"anew": "again; a new",
     r"somebody|nobody|whoever|anybody": "you, another process, or the passive",
     r"comes to light|lives with|lets be|says no": "appears late; retries; leaves; rejects",
+    r"[Mm]end(s|ed|ing)?": "fix; works again",
     r"licence|authoris(e|es|ed|ing|ation)": "license, authorize",
 }
 # Where the word means what it says everywhere else.
