@@ -371,7 +371,7 @@ def settings(database_url: str, api: Api) -> dict[str, str]:
         chosen |= {
             "SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": HEARTBEAT_TIMEOUT,
             # Oftener, and a dead try is found again before it is dealt with, at the next try's expense: with
-            # Airflow's 10 seconds, in every third run of the stories.
+            # Airflow's 10 seconds, in two of four runs of the stories.
             "SCHEDULER__ZOMBIE_DETECTION_INTERVAL": 20,
             "SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": 2,
             "WEBSERVER__SECRET_KEY": secrets.token_hex(16),
