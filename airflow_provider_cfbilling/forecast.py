@@ -59,7 +59,13 @@ class Runway(Model):
 
 @dataclass(frozen=True)
 class Spending:
-    """How fast an account spends, by Cloudflare's clock ``now``; the rest as in :class:`Runway`."""
+    """How fast an account spends.
+
+    :param per_day_cents: the faster of two paces, as in :class:`Runway`.
+    :param pace: which of the two it is; None if nothing was spent.
+    :param observed_days: how many days of usage this rests on, at most seven.
+    :param now: the time by Cloudflare's clock.
+    """
 
     per_day_cents: float
     pace: Literal["last_7_days", "last_24_hours"] | None
@@ -80,7 +86,7 @@ class Spending:
 
 
 def runway(balance_cents: float, usage: Iterable[UsageWindow], now: datetime) -> Runway:
-    """Return how long a balance lasts; the other arguments as of :func:`spending`."""
+    """Return how long a balance lasts, with the usage and the time that :func:`spending` takes."""
     return spending(usage, now).runway(balance_cents)
 
 

@@ -44,7 +44,7 @@ def _app() -> Any:
         if not conf.getboolean("cfbilling", "credits_page", fallback=True):
             return None
         from airflow_provider_cfbilling.ui.app import app
-    except Exception:
+    except Exception:  # whatever breaks in the page, Airflow starts without it
         log.exception("The page %r is not available", NAME)
         return None
     return app

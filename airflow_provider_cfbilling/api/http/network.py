@@ -87,7 +87,7 @@ def _checked(proxy: str) -> SplitResult:
     try:
         url, parts = parse_url(proxy), urlsplit(proxy)
         ports = {url.port, parts.port}
-    except Exception:
+    except Exception:  # of any kind: its text may show the password
         raise _UnusableProxyError("it cannot be read as a URL") from None
     if url.scheme not in _SCHEMES:
         raise _UnusableProxyError(f"its scheme is none of {', '.join(_SCHEMES)}")
