@@ -149,10 +149,14 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
 
         match event:
             case {"status": "resume", "progress": dict(progress), "trigger_error": trigger_error}:
+                try:
+                    resumed = Progress.from_json(progress)
+                except (AttributeError, KeyError, TypeError, ValueError) as error:  # of another release
+                    return self.execute_without_trigger(context, f"its progress cannot be read: {error!r}")
                 if trigger_error:
                     self._wait_here(trigger_error)
                 with airflow_errors():
-                    return self._finish(context, self._protocol(context), Progress.from_json(progress))
+                    return self._finish(context, self._protocol(context), resumed)
         return self.execute_without_trigger(context, f"it sent an event that is not known: {event!r:.200}")
 
     def execute_without_trigger(self, context: Context, reason: str) -> dict[str, Any]:
