@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import get_listener_manager, hookimpl
@@ -43,10 +44,20 @@ def after_success(context: Context, call: Callable[[], None]) -> None:
     ``on_success_callback`` will not do: Airflow 2.11 runs it before.
     """
     ti: Any = context["ti"]
-    if ti.try_number < 1:  # `airflow tasks test` records nothing, and retries nothing
-        call()
-    elif not _is_given_up(ti):
-        get_listener_manager().add_listener(_AfterSuccess(ti, call))
+    with _harmless():
+        if ti.try_number < 1:  # `airflow tasks test` records nothing, and retries nothing
+            call()
+        elif not _is_given_up(ti):
+            get_listener_manager().add_listener(_AfterSuccess(ti, call))
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Let nothing that fails here harm a task whose top-up is done."""
+    try:
+        yield
+    except Exception as error:
+        _log.warning("The record of this top-up stays: %s: %s", type(error).__name__, error)
 
 
 def _is_given_up(ti: Any) -> bool:
@@ -83,11 +94,9 @@ class _AfterSuccess:
         if not self._call or _ids(task_instance) != self._ids:
             return
         call, self._call = self._call, None
-        try:
+        with _harmless():
             if _is_recorded(task_instance):
                 call()
-        except Exception as error:  # it must not harm a task that has succeeded
-            _log.warning("The record of this top-up stays: %s: %s", type(error).__name__, error)
 
 
 def _ids(ti: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from airflow.utils.session import create_session
 from packaging.version import Version
 
 from airflow_provider_cfbilling.sandbox import Sandbox
-from airflow_provider_cfbilling.task_journal import Variables
+from airflow_provider_cfbilling.task_journal import Variables, after_success
 from tests.airflow_runs import DagFolder
 
 HAS_STORE = Version(airflow_version) >= Version("3.3")
@@ -48,6 +48,13 @@ def test_top_up_that_has_completed_leaves_no_variable(
     run = dag_folder.run(TOPUP.format(more=f", deferrable={deferrable}"))
     assert (run.state, len(sandbox.charges())) == ("success", 1)
     assert variables() == {}
+
+
+def test_record_stays_if_airflow_does_not_say_whether_the_try_still_counts():
+    done: list[str] = []
+    ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=1)
+    after_success({"ti": ti}, lambda: done.append("removed"))  # type: ignore[typeddict-item]
+    assert done == []
 
 
 def test_top_up_that_is_skipped_leaves_no_variable(sandbox: Sandbox, dag_folder: DagFolder):
