@@ -38,14 +38,6 @@ def cents(name: str, value: object) -> float | None:
     return _above_zero(name, value, "cents above 0 (1000 is $10.00)")
 
 
-def whole_cents(name: str, value: object) -> int | None:
-    """Return a whole number of cents above 0."""
-    number = cents(name, value)
-    if isinstance(number, float):
-        raise _refusal(name, "must be a whole number of cents (1000 is $10.00)", value)
-    return number
-
-
 def amount_cents(value: object) -> int:
     """Return an amount that can be charged: whole cents, at least 1000 ($10.00)."""
     name = "amount_cents"

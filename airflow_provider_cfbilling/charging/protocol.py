@@ -277,10 +277,12 @@ class TopupProtocol:
         quick: list[tuple[float, float]] = []
         slow: list[tuple[float, float]] = []
         for _ in range(MAX_CLOCK_READINGS):
-            asked_at = time.time()
+            requested_at = time.time()
             at = client.get_invoice_history("manual").server_time.timestamp()
             here = time.time()
-            if here - asked_at >= CLOCK_TOLERANCE_SECONDS:  # what took longer says little about the clocks
+            if (
+                here - requested_at >= CLOCK_TOLERANCE_SECONDS
+            ):  # what took longer says little about the clocks
                 slow.append((at - here, at))
                 continue
             if abs(at - here) <= CLOCK_TOLERANCE_SECONDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
 
 _DEFAULT_PORT = 8765
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _INSTALL = "The sandbox needs its extra: pip install 'airflow-provider-cfbilling[sandbox]'"
 
 
@@ -63,18 +63,11 @@ def _introduce(sandbox: Sandbox, host: str) -> None:
         name = f"CFBILLING_{number + 1}" if number else "CFBILLING_DEFAULT"
         print(f"  export AIRFLOW_CONN_{name}='{sandbox.connection_uri(account_id)}'")
     print(f"\nOther credentials: {READ_TOKEN} (reads only), {GLOBAL_EMAIL} with the key {GLOBAL_API_KEY}.")
-    if _is_loopback(host):
+    if host in _LOOPBACK:
         print("Only this machine can reach it.")
     else:
         print(f"Warning: everyone who reaches {host} can change everything in this sandbox.", file=sys.stderr)
     print("Stop it with Ctrl-C.", flush=True)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _fail(message: str) -> int:

@@ -44,21 +44,21 @@ def admin_routes(state: SandboxState) -> list[Route]:
     """The admin API of one state."""
     admin = _AdminApi(state)
     return [
-        Route("/sandbox/state", _answering(admin.state), methods=["GET"]),
-        Route("/sandbox/charges", _answering(admin.charges), methods=["GET"]),
-        Route("/sandbox/invoices", _answering(admin.invoices), methods=["GET"]),
-        Route("/sandbox/requests", _answering(admin.requests), methods=["GET"]),
-        Route("/sandbox/accounts/{account_id}", _answering(admin.configure_account), methods=["POST"]),
-        Route("/sandbox/accounts/{account_id}/auto-topup", _answering(admin.auto_topup), methods=["POST"]),
-        Route("/sandbox/accounts/{account_id}/invoices", _answering(admin.add_invoice), methods=["POST"]),
-        Route("/sandbox/server", _answering(admin.configure_server), methods=["POST"]),
-        Route("/sandbox/faults", _answering(admin.add_fault), methods=["POST"]),
-        Route("/sandbox/faults", _answering(admin.clear_faults), methods=["DELETE"]),
-        Route("/sandbox/reset", _answering(admin.reset), methods=["POST"]),
+        Route("/sandbox/state", _responding(admin.state), methods=["GET"]),
+        Route("/sandbox/charges", _responding(admin.charges), methods=["GET"]),
+        Route("/sandbox/invoices", _responding(admin.invoices), methods=["GET"]),
+        Route("/sandbox/requests", _responding(admin.requests), methods=["GET"]),
+        Route("/sandbox/accounts/{account_id}", _responding(admin.configure_account), methods=["POST"]),
+        Route("/sandbox/accounts/{account_id}/auto-topup", _responding(admin.auto_topup), methods=["POST"]),
+        Route("/sandbox/accounts/{account_id}/invoices", _responding(admin.add_invoice), methods=["POST"]),
+        Route("/sandbox/server", _responding(admin.configure_server), methods=["POST"]),
+        Route("/sandbox/faults", _responding(admin.add_fault), methods=["POST"]),
+        Route("/sandbox/faults", _responding(admin.clear_faults), methods=["DELETE"]),
+        Route("/sandbox/reset", _responding(admin.reset), methods=["POST"]),
     ]
 
 
-def _answering(command: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
+def _responding(command: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
             return JSONResponse(await command(request))

@@ -9,9 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_cfbilling.sandbox.connection import Wire
+from airflow_provider_cfbilling.sandbox.connection import ClientConnection
 from airflow_provider_cfbilling.sandbox.faults import Fault
-from airflow_provider_cfbilling.sandbox.request_handler import Exchange
+from airflow_provider_cfbilling.sandbox.request_handler import RequestHandler
 from airflow_provider_cfbilling.sandbox.responses import RefusalError, edge_page
 from airflow_provider_cfbilling.sandbox.state import SandboxState
 
@@ -27,29 +27,29 @@ class BillingApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            exchange = Exchange(self._state, request, await request.body())
+            handler = RequestHandler(self._state, request, await request.body())
         except ClientDisconnect:
             return
-        if exchange.fault is None or exchange.fault.kind == "clock":
-            await exchange.respond(exchange.perform(), send)
+        if handler.fault is None or handler.fault.kind == "clock":
+            await handler.respond(handler.perform(), send)
             return
         # A request that hangs is cancelled when the server stops.
         with suppress(asyncio.CancelledError):
-            await _play(exchange.fault, exchange, send)
+            await _play(handler.fault, handler, send)
 
 
-async def _play(fault: Fault, exchange: Exchange, send: Send) -> None:
+async def _play(fault: Fault, handler: RequestHandler, send: Send) -> None:
     performed = fault.when in ("after", "middle")
-    response = exchange.perform() if performed else exchange.dressed(edge_page(502))
+    response = handler.perform() if performed else handler.with_headers(edge_page(502))
     if fault.kind in ("status", "garbage", "redirect"):
-        await exchange.respond(exchange.dressed(_replacement(fault)), send)
+        await handler.respond(handler.with_headers(_replacement(fault)), send)
     else:
         if fault.kind in ("slow", "truncate"):
-            exchange.record_status(response)
-        await Wire(exchange.request).spoil(fault, response)
+            handler.record_status(response)
+        await ClientConnection(handler.request).spoil(fault, response)
     if fault.when == "late":
         await asyncio.sleep(fault.seconds)
-        exchange.perform()
+        handler.perform()
 
 
 def _replacement(fault: Fault) -> Response:

@@ -27,7 +27,7 @@ class TransportProtocol(H11Protocol):
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class Wire:
+class ClientConnection:
     """One request's connection. Once used, it is closed for good."""
 
     def __init__(self, request: Request) -> None:

@@ -18,8 +18,8 @@ from airflow_provider_cfbilling.sandbox.responses import RefusalError, success
 from airflow_provider_cfbilling.sandbox.state import SandboxState
 
 
-class Exchange:
-    """A request that has arrived whole: it counts, it is on record, and a fault may await it.
+class RequestHandler:
+    """Handles a request that has arrived whole: it counts, it is on record, and a fault may await it.
 
     :ivar fault: what goes wrong with it; None: nothing.
     """
@@ -55,11 +55,11 @@ class Exchange:
     def perform(self) -> Response:
         """Perform the request, if it may: the response is ready to be sent."""
         if self._epoch != self._state.epoch:
-            return self.dressed(RefusalError(503, 10503, "The sandbox was reset").response())
+            return self.with_headers(RefusalError(503, 10503, "The sandbox was reset").response())
         try:
-            return self.dressed(success(self._result()))
+            return self.with_headers(success(self._result()))
         except RefusalError as refusal:
-            return self.dressed(refusal.response())
+            return self.with_headers(refusal.response())
 
     def _result(self) -> object:
         if self._too_many is not None:
@@ -78,7 +78,7 @@ class Exchange:
         )
         return operation.perform(self._state.operations, call)
 
-    def dressed(self, response: Response) -> Response:
+    def with_headers(self, response: Response) -> Response:
         """Add the headers that every response of Cloudflare's carries, unless a fault has set them."""
         wrong_by = self.fault.seconds if self.fault and self.fault.kind == "clock" else 0.0
         headers = {

@@ -75,6 +75,15 @@ class CfBillingBaseSensor(DeferrableMixin, CfBillingHookMixin, BaseSensorOperato
     def trigger(self, *, ends_task: bool = False) -> CfBillingWaitTrigger:
         """Return what waits in the sensor's place, and knows what it waits for."""
 
+    def _trigger_arguments(self, *, ends_task: bool) -> dict[str, Any]:
+        """Return the arguments that all triggers share."""
+        return {
+            "cfbilling_conn_id": self.cfbilling_conn_id,
+            "account_id": self.account_id,
+            "poll_interval": self.poke_interval,
+            "ends_task": ends_task,
+        }
+
     def _set_start_trigger(self) -> None:
         """Let Airflow start this task in the triggerer, if requested. At the end of ``__init__``."""
         if not self.start_from_trigger:
@@ -237,14 +246,9 @@ class CfBillingTopupConfigErrorSensor(CfBillingBaseSensor):
     def trigger(self, *, ends_task: bool = False) -> CfBillingTopupConfigErrorTrigger:
         from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupConfigErrorTrigger
 
-        return CfBillingTopupConfigErrorTrigger(
-            self.cfbilling_conn_id,
-            self.account_id,
-            self.poke_interval,
-            wait_for=self.wait_for,
-            since=self.since.isoformat() if isinstance(self.since, datetime) else self.since,
-            ends_task=ends_task,
-        )
+        since = self.since.isoformat() if isinstance(self.since, datetime) else self.since
+        shared = self._trigger_arguments(ends_task=ends_task)
+        return CfBillingTopupConfigErrorTrigger(**shared, wait_for=self.wait_for, since=since)
 
 
 class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
@@ -275,13 +279,9 @@ class CfBillingCreditBalanceSensor(CfBillingBaseSensor):
     def trigger(self, *, ends_task: bool = False) -> CfBillingCreditBalanceTrigger:
         from airflow_provider_cfbilling.triggers.cfbilling import CfBillingCreditBalanceTrigger
 
+        shared = self._trigger_arguments(ends_task=ends_task)
         return CfBillingCreditBalanceTrigger(
-            self.cfbilling_conn_id,
-            self.account_id,
-            self.poke_interval,
-            below_cents=self.below_cents,
-            at_least_cents=self.at_least_cents,
-            ends_task=ends_task,
+            **shared, below_cents=self.below_cents, at_least_cents=self.at_least_cents
         )
 
 
@@ -305,13 +305,8 @@ class CfBillingRunwaySensor(CfBillingBaseSensor):
     def trigger(self, *, ends_task: bool = False) -> CfBillingRunwayTrigger:
         from airflow_provider_cfbilling.triggers.cfbilling import CfBillingRunwayTrigger
 
-        return CfBillingRunwayTrigger(
-            self.cfbilling_conn_id,
-            self.account_id,
-            self.poke_interval,
-            below_days=self.below_days,
-            ends_task=ends_task,
-        )
+        shared = self._trigger_arguments(ends_task=ends_task)
+        return CfBillingRunwayTrigger(**shared, below_days=self.below_days)
 
 
 class CfBillingTopupCompletedSensor(CfBillingBaseSensor):
@@ -333,10 +328,5 @@ class CfBillingTopupCompletedSensor(CfBillingBaseSensor):
     def trigger(self, *, ends_task: bool = False) -> CfBillingTopupCompletedTrigger:
         from airflow_provider_cfbilling.triggers.cfbilling import CfBillingTopupCompletedTrigger
 
-        return CfBillingTopupCompletedTrigger(
-            self.cfbilling_conn_id,
-            self.account_id,
-            self.poke_interval,
-            payment_intent_id=self.payment_intent_id,
-            ends_task=ends_task,
-        )
+        shared = self._trigger_arguments(ends_task=ends_task)
+        return CfBillingTopupCompletedTrigger(**shared, payment_intent_id=self.payment_intent_id)

@@ -280,7 +280,12 @@ class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):
     after a start is taken to have been fired for.
     """
 
-    def __init__(self, cfbilling_conn_id: str, account_id: str | None, poll_interval: float) -> None:
+    def __init__(
+        self,
+        cfbilling_conn_id: str = "cfbilling_default",
+        account_id: str | None = None,
+        poll_interval: float = 60.0,
+    ) -> None:
         if BaseEventTrigger is BaseTrigger:
             raise AirflowException(
                 f"{type(self).__name__} needs Airflow 3.0 or later: before, there is no AssetWatcher. Use a "
@@ -353,14 +358,6 @@ class CfBillingTopupConfigErrorEventTrigger(_EventTrigger):
     :param account_id: the account to watch in place of the connection's, 32 hex digits.
     :param poll_interval: seconds between two polls.
     """
-
-    def __init__(
-        self,
-        cfbilling_conn_id: str = "cfbilling_default",
-        account_id: str | None = None,
-        poll_interval: float = 60.0,
-    ) -> None:
-        super().__init__(cfbilling_conn_id, account_id, poll_interval)
 
     def edge(self, value: CreditBalance, known: str | None) -> str:
         config = value.topup_config

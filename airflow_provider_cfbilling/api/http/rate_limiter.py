@@ -97,15 +97,15 @@ class RateLimiter:
             self._spacing_ends_at = time.monotonic() + seconds
 
 
-_budgets: dict[str, RateLimiter] = {}
-_budgets_lock = threading.Lock()
+_limiters: dict[str, RateLimiter] = {}
+_limiters_lock = threading.Lock()
 
 
 def rate_limiter_of(base_url: str, secret: str) -> RateLimiter:
-    """Return the budget that this process shares among all who use ``secret`` at ``base_url``."""
+    """Return the limiter that this process shares among all who use ``secret`` at ``base_url``."""
     key = hashlib.sha256(f"{base_url}\n{secret}".encode()).hexdigest()
-    with _budgets_lock:
-        return _budgets.setdefault(key, RateLimiter())
+    with _limiters_lock:
+        return _limiters.setdefault(key, RateLimiter())
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -26,7 +26,7 @@ from airflow_provider_cfbilling.api.errors import CfBillingNotSentInTimeError
 # The lines of one response: its head, and what frames the chunks of its body.
 _LINES_LIMIT_BYTES = 256 * 1024
 
-_under_way: ContextVar["RequestAttempt"] = ContextVar("exchange_under_way")
+_under_way: ContextVar["RequestAttempt"] = ContextVar("request_under_way")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class RequestAttempt:
             self._socket = None
 
     def expire(self) -> None:
-        """Cut the connection, unless the exchange is over."""
+        """Cut the connection, unless the attempt is over."""
         with self._lock:
             if self._socket is None:
                 return
@@ -113,7 +113,7 @@ def request_attempt(seconds: float, send_by: SendDeadline | None = None) -> Iter
 
 
 class _Watchdog:
-    """One thread that expires the exchanges of this process when they are due."""
+    """One thread that expires the attempts of this process when they are due."""
 
     def __init__(self) -> None:
         self.reset()
@@ -124,13 +124,13 @@ class _Watchdog:
         self._earlier = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def watch(self, deadline: float, exchange: RequestAttempt) -> None:
+    def watch(self, deadline: float, attempt: RequestAttempt) -> None:
         with self._earlier:
-            heapq.heappush(self._due, (deadline, next(self._order), exchange))
+            heapq.heappush(self._due, (deadline, next(self._order), attempt))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="cfbilling-deadlines", daemon=True)
                 self._thread.start()
-            elif self._due[0][2] is exchange:
+            elif self._due[0][2] is attempt:
                 self._earlier.notify()
 
     def _run(self) -> None:
@@ -140,8 +140,8 @@ class _Watchdog:
                 if wait is None or wait > 0:
                     self._earlier.wait(wait)
                     continue
-                _, _, exchange = heapq.heappop(self._due)
-            exchange.expire()
+                _, _, attempt = heapq.heappop(self._due)
+            attempt.expire()
 
 
 _watchdog = _Watchdog()
@@ -158,7 +158,7 @@ class SendTrackingAdapter(HTTPAdapter):
         # What fails in here, as a proxy's URL that cannot be read does, fails before there is a connection.
         _under_way.get().instrumented = True
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = _watched(pool.ConnectionCls)
+        pool.ConnectionCls = _tracking(pool.ConnectionCls)
         return pool  # type: ignore[no-any-return]
 
 
@@ -235,7 +235,7 @@ class _SendTracking:
 
 
 @functools.cache
-def _watched(connection_class: type) -> type:
+def _tracking(connection_class: type) -> type:
     if issubclass(connection_class, _SendTracking):
         return connection_class
     return type(connection_class.__name__, (_SendTracking, connection_class), {})

@@ -72,7 +72,7 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._budget = rate_limiter_of(settings.base_url, settings.secret)
+        self._limiter = rate_limiter_of(settings.base_url, settings.secret)
         self._credentials = _Credentials(settings)
         self._sent = Sent.of(settings.secret, settings.email)
         # Read once: every request goes the same way, and what is wrong with it is known before a charge.
@@ -106,7 +106,7 @@ class Transport:
         prepared = self._prepared(method, path, **arguments)
         with request_attempt(self._settings.read_timeout) as this:
             try:
-                reply = self._exchange(this, self._adapter, prepared)
+                reply = self._attempt(this, self._adapter, prepared)
             except _CONNECTION_FAILED as error:
                 raise self._failure(error, this) from None
         return ReadResponse(result_of(reply), reply.server_time or datetime.now(UTC))
@@ -127,7 +127,7 @@ class Transport:
         attempt = request_attempt(self._settings.read_timeout, send_by)
         with closing(SendTrackingAdapter()) as adapter, attempt as this:
             try:
-                return self._exchange(this, adapter, prepared)
+                return self._attempt(this, adapter, prepared)
             except CfBillingNotSentInTimeError:
                 raise
             except Exception as error:  # whatever it is, it must not hide what is known of the charge
@@ -151,7 +151,7 @@ class Transport:
                 "Nothing was sent"
             ) from None
 
-    def _exchange(
+    def _attempt(
         self, this: RequestAttempt, adapter: SendTrackingAdapter, prepared: requests.PreparedRequest
     ) -> Reply:
         settings = self._settings
@@ -165,7 +165,7 @@ class Transport:
             proxies=self._network.proxies,
         )
         with response:
-            self._budget.update_from_response(response.status_code, response.headers)
+            self._limiter.update_from_response(response.status_code, response.headers)
             body = _limited_body(response)
             if this.expired:  # a response without a length seems whole wherever it is cut
                 raise TimeoutError
@@ -180,8 +180,8 @@ class Transport:
             )
 
     def _keep_pause(self) -> None:
-        pause = self._budget.cooldown_remaining()
-        if pause > 0 and self._budget.is_unavailable:
+        pause = self._limiter.cooldown_remaining()
+        if pause > 0 and self._limiter.is_unavailable:
             raise CfBillingUnavailableError(
                 f"Cloudflare is unavailable and requested a pause: {pause:.0f} s left. Not sent",
                 retry_after_seconds=pause,
@@ -193,7 +193,7 @@ class Transport:
             )
 
     def _failure(self, error: Exception, this: RequestAttempt) -> CfBillingError:
-        """Return what an exchange that brought no whole response stands for."""
+        """Return what an attempt that brought no whole response stands for."""
         where = self._settings.base_url
         way = f"{where} through {self._network.via}" if self._network.via else where
         if this.expired:
