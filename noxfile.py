@@ -162,7 +162,7 @@ def check(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         built = build(session, first)
         session.run("twine", "check", "--strict", *map(str, built))
-        look_into(session, next(path for path in built if path.suffix == ".whl"))
+        check_contents(session, next(path for path in built if path.suffix == ".whl"))
         again = build(session, second)
         if [path.read_bytes() for path in built] != [path.read_bytes() for path in again]:
             session.error("two builds of the same tree differ")
@@ -190,7 +190,7 @@ def build(session: nox.Session, folder: str) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if path.suffix in (".gz", ".whl"))
 
 
-def look_into(session: nox.Session, wheel: Path) -> None:
+def check_contents(session: nox.Session, wheel: Path) -> None:
     """Fail unless the wheel holds the package, all of it, and nothing else."""
     expected = {
         str(path)

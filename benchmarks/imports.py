@@ -59,12 +59,12 @@ PROVIDER_INFOS = {
 
 
 def table() -> str:
-    asked = {name: (_PROVIDER_INFO, _file(*place)) for name, place in PROVIDER_INFOS.items()}
-    asked |= {name: (_IMPORT, module) for name, module in MODULES.items()}
-    measured: dict[str, list[float]] = {name: [] for name in asked}
+    cases = {name: (_PROVIDER_INFO, _file(*place)) for name, place in PROVIDER_INFOS.items()}
+    cases |= {name: (_IMPORT, module) for name, module in MODULES.items()}
+    measured: dict[str, list[float]] = {name: [] for name in cases}
     brings_requests = {}
     for _ in range(ROUNDS):  # in turns, so that a busy time hits all alike
-        for name, (script, argument) in asked.items():
+        for name, (script, argument) in cases.items():
             milliseconds, brings_requests[name] = _run(script, argument)
             measured[name].append(milliseconds)
     floor = statistics.median(measured["standard: Bash operator (the floor)"])

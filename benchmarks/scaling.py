@@ -1,7 +1,7 @@
-"""What many workers and triggerers ask Cloudflare with one token, in virtual time.
+"""What many workers and triggerers request of Cloudflare with one token, in virtual time.
 
 The rate limiter of each process is the real one, and so is the sandbox's rate limit. Workers, triggerers and
-the network are simulated: Airflow starts each try as a process, which knows nothing of what others were told.
+the network are simulated: Airflow starts each try as a process, which knows no response of the others.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from airflow_provider_cfbilling.sandbox.auth import RequestQuota
 from benchmarks.tables import markdown
 
 QUOTA, WINDOW_SECONDS = 1_200, 300.0
-# What Airflow and Cloudflare take; longer times would ask less.
+# What Airflow and Cloudflare take; longer times would mean fewer requests.
 START_SECONDS, REQUEST_SECONDS = 1.0, 0.2
 SLOTS_PER_WORKER = 16
 POLL_SECONDS = 30.0
 RETRY_DELAY_SECONDS = 300.0
-# Before the settlement is looked at: balance, limits, history, top-up. Each look at a pending one is two.
+# Before the settlement is polled: balance, limits, history, top-up. Each poll of a pending one is two.
 REQUESTS_TO_CHARGE, REQUESTS_WHILE_PENDING = 4, 2
 _HOURS = 3 * 3600.0
 
@@ -37,10 +37,10 @@ _HOURS = 3 * 3600.0
 class Scene:
     """What uses the token.
 
-    :param accounts: each is topped up once, all at the same time, and watched where there is an interval.
+    :param accounts: each is topped up once, all at the same time, and watched if there is an interval.
     :param pool: how many top-ups may be under way at once; None: as many as the workers have slots.
     :param settle_seconds: from a charge to its settlement.
-    :param watch_seconds: interval of the sensor on each account; None: nobody watches.
+    :param watch_seconds: interval of the sensor on each account; None: none is watched.
     """
 
     accounts: int
@@ -80,18 +80,18 @@ class Clock:
 
 @dataclass
 class Cloudflare:
-    """Counts what one token asks."""
+    """Counts the requests of one token."""
 
     clock: Clock
-    asked_at: list[float] = field(default_factory=list)
+    requested_at: list[float] = field(default_factory=list)
     refused: int = 0
 
     def __post_init__(self) -> None:
         self._limiter = RequestQuota(QUOTA, WINDOW_SECONDS)
 
-    def ask(self, limiter: RateLimiter) -> bool:
-        """Tell whether a process is answered, which learns what the answer says of the limit."""
-        self.asked_at.append(self.clock.now)
+    def request(self, limiter: RateLimiter) -> bool:
+        """Return whether a request is accepted; its process learns what the response says of the limit."""
+        self.requested_at.append(self.clock.now)
         headers, refusal = self._limiter.count("token")
         if refusal is None:
             limiter.update_from_response(200, CaseInsensitiveDict(headers))
@@ -103,8 +103,8 @@ class Cloudflare:
     def worst(self) -> int:
         """Return the most requests in any five minutes."""
         most, first = 0, 0
-        for last, at in enumerate(self.asked_at):
-            while self.asked_at[first] <= at - WINDOW_SECONDS:
+        for last, at in enumerate(self.requested_at):
+            while self.requested_at[first] <= at - WINDOW_SECONDS:
                 first += 1
             most = max(most, last - first + 1)
         return most
@@ -124,7 +124,7 @@ class Simulation:
         self._triggerers = [RateLimiter() for _ in range(scene.triggerers)]
         self._settled_at: dict[int, float] = {}
         self.failed_tries = 0
-        self.looks = 0
+        self.polls = 0
         self.done_at = 0.0
 
     def run(self) -> None:
@@ -170,16 +170,16 @@ class Simulation:
             if not (yield from self._act(limiter, REQUESTS_WHILE_PENDING)):
                 return False
             yield POLL_SECONDS
-            yield from self._look(self._triggerer(account))
+            yield from self._poll(self._triggerer(account))
             yield START_SECONDS
             limiter = RateLimiter()
         return (yield from self._act(limiter, 1))
 
     def _act(self, limiter: RateLimiter, requests: int) -> Iterator[float]:
-        """Ask as a task does: it waits for no turn, and fails where it would have to pause for too long."""
+        """Send requests as a task does: it waits for no turn, and fails if a pause would be too long."""
         for _ in range(requests):
             yield REQUEST_SECONDS
-            while not self.cloudflare.ask(limiter):
+            while not self.cloudflare.request(limiter):
                 pause = limiter.cooldown_remaining()
                 if pause > READ_TOTAL_SECONDS:
                     return False
@@ -187,24 +187,24 @@ class Simulation:
         return True
 
     def _watch(self, account: int) -> Iterator[float]:
-        """Look at an account as a trigger does."""
+        """Poll an account as a trigger does."""
         assert self._scene.watch_seconds
         yield self._scene.watch_seconds * account / self._scene.accounts
         while True:
-            asked_at = self._clock.now
-            yield from self._look(self._triggerer(account))
-            self.looks += 1
-            yield max(0.0, asked_at + self._scene.watch_seconds - self._clock.now)
+            polled_at = self._clock.now
+            yield from self._poll(self._triggerer(account))
+            self.polls += 1
+            yield max(0.0, polled_at + self._scene.watch_seconds - self._clock.now)
 
-    def _look(self, limiter: RateLimiter) -> Iterator[float]:
-        """Wait for a turn and ask, as a triggerer does, until there is an answer."""
-        answered = False
-        while not answered:
+    def _poll(self, limiter: RateLimiter) -> Iterator[float]:
+        """Wait for a turn and send a request, as a triggerer does, until one is accepted."""
+        accepted = False
+        while not accepted:
             yield limiter.reserve()
             while limiter.cooldown_remaining() > 0:
                 yield limiter.reserve()
             yield REQUEST_SECONDS
-            answered = self.cloudflare.ask(limiter)
+            accepted = self.cloudflare.request(limiter)
 
     def _triggerer(self, account: int) -> RateLimiter:
         return self._triggerers[account % len(self._triggerers)]
@@ -212,7 +212,7 @@ class Simulation:
 
 @contextmanager
 def virtual_time() -> Iterator[Clock]:
-    """Let the rate limiter and the rate limit go by a clock that is told what time it is."""
+    """Run the rate limiter and the rate limit on a virtual clock."""
     clock, real = Clock(), rate_limiter.time
     rate_limiter.time = auth.time = clock  # type: ignore[assignment]
     try:
@@ -260,7 +260,7 @@ def _table_of_waits() -> str:
         scene = Scene(accounts, triggerers=triggerers, watch_seconds=60.0, top_up=False)
         simulation = played(scene)
         worst, refused = simulation.cloudflare.worst(), simulation.cloudflare.refused
-        interval = _HOURS * accounts / simulation.looks
+        interval = _HOURS * accounts / simulation.polls
         rows.append((f"{accounts:,}", triggerers, f"{worst:,}", f"{refused:,}", f"{interval:.0f}"))
     header = ("accounts", "triggerers", "requests in the worst 5 min", "refused", "interval it becomes (s)")
     return markdown("A sensor on each account, every 60 seconds", header, rows)

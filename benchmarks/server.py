@@ -1,4 +1,4 @@
-"""A server that answers at once and counts: so that what is measured is the one who asks.
+"""A server that responds at once and counts: so that what is measured is the client.
 
 ``python -m benchmarks.server``: prints its port. ``/count`` returns how many requests there were, by path.
 """
@@ -18,15 +18,15 @@ _BALANCE = {
 }
 
 
-def _answer(status: str, body: object, *headers: str) -> bytes:
+def _response(status: str, body: object, *headers: str) -> bytes:
     text = json.dumps(body).encode()
     head = (f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(text)}", *headers)
     return "\r\n".join(head).encode() + b"\r\n\r\n" + text
 
 
-_OK = _answer("200 OK", {"success": True, "errors": [], "messages": [], "result": _BALANCE})
-_NOT_YET = _answer("404 Not Found", {})
-_TOO_MANY = _answer(
+_OK = _response("200 OK", {"success": True, "errors": [], "messages": [], "result": _BALANCE})
+_NOT_YET = _response("404 Not Found", {})
+_TOO_MANY = _response(
     "429 Too Many Requests", {"success": False, "errors": [], "messages": []}, "Retry-After: 2"
 )
 
@@ -36,7 +36,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cou
         while head := await reader.readuntil(b"\r\n\r\n"):
             path = head.split(b" ", 2)[1].decode()
             if path == "/count":
-                writer.write(_answer("200 OK", counted))
+                writer.write(_response("200 OK", counted))
             else:
                 counted[path] += 1
                 writer.write(_TOO_MANY if "limited" in path else _OK if path.startswith("/ok/") else _NOT_YET)

@@ -1,4 +1,4 @@
-"""What Cloudflare is asked for one top-up, where all goes well."""
+"""The requests that one top-up sends to Cloudflare if all goes well."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def table() -> str:
     rows = []
     with Sandbox(settle_seconds=0) as sandbox:
         for name, conditions in ORDERS.items():
-            asked = _top_up(sandbox, conditions)
-            rows.append((name, sum(asked.values()), *(asked[endpoint] for endpoint in ENDPOINTS)))
+            counts = _top_up(sandbox, conditions)
+            rows.append((name, sum(counts.values()), *(counts[endpoint] for endpoint in ENDPOINTS)))
     return markdown("Requests for one top-up", ("with", "all", *ENDPOINTS.values()), rows)
 
 

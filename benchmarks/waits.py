@@ -1,4 +1,4 @@
-"""Many waits in one event loop, as a triggerer runs them: what they ask, and what they cost."""
+"""Many waits in one event loop, as a triggerer runs them: what they request, and what they cost."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def _measure(options: argparse.Namespace) -> dict[str, float]:
     random.seed(1)
     server = Counting(options.url)
     triggers = [_trigger(options, number) for number in range(options.waits)]
-    # Airflow's first look for a connection takes 20 ms of the event loop; a triggerer has it behind it.
+    # Airflow's first lookup of a connection takes 20 ms of the event loop; a triggerer has it behind it.
     await get_async_connection("http_default" if options.who.startswith("http") else "cfbilling_default")
     longest = [0.0]
     ticking = asyncio.create_task(_longest_block(longest))
@@ -112,7 +112,7 @@ async def _measure(options: argparse.Namespace) -> dict[str, float]:
         tasks.append(asyncio.create_task(_first_event(trigger)))
         await asyncio.sleep(0)
     if not options.who.endswith("limited"):
-        # Blocks are measured from the first wait's start over a look of all of them; then all else, without
+        # Blocks are measured from the first wait's start over one poll of all of them; then all else, without
         # what measures the blocks.
         await asyncio.sleep(max(5.0, 0.006 * options.waits) + (options.interval or 60.0))
         before, began = await asyncio.to_thread(server.count), time.monotonic()
@@ -160,7 +160,7 @@ async def _cpu_per_second(seconds: float) -> float:
 
 
 async def _longest_block(longest: list[float]) -> None:
-    """Look every few milliseconds whether the event loop still turns."""
+    """Check every few milliseconds whether the event loop still turns."""
     while True:
         due = time.monotonic() + _TICK
         await asyncio.sleep(_TICK)

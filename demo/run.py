@@ -80,7 +80,7 @@ def demonstrate(home: Path) -> None:
     if wrong:
         raise DemoError(f"{wrong}\n{airflow.end_of_log()}")
     print("\nThe ledger holds exactly one charge, and the Dag run is green.")
-    show_where_to_look(home, airflow.log)
+    show_where_to_check(home, airflow.log)
 
 
 def open_sandbox(home: Path, accounts: int = 1) -> Any:
@@ -245,7 +245,7 @@ def show_requests(requests: Sequence[Any]) -> None:
         print(f"      {request.method:<4} {what}{query}  {request.status}")
 
 
-def show_where_to_look(home: Path, log: Path) -> None:
+def show_where_to_check(home: Path, log: Path) -> None:
     serve = f"{shown(Path(sys.executable))} -m airflow_provider_cfbilling.sandbox"
     print("\nWhat to see next:\n")
     print(f"   The Dag        {shown(DAG_FILE)}, and others beside it")

@@ -53,7 +53,7 @@ class Run:
 
 
 class Failures:
-    """Told by Airflow, in all its versions, of every try that fails."""
+    """The errors of all failed tries, which Airflow reports to listeners in all its versions."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -74,7 +74,7 @@ class DagFolder:
         self._failures = Failures()
         get_listener_manager().add_listener(self._failures)
         if version("apache-airflow").startswith("3.0."):
-            _mend_reschedule_mode()
+            _fix_reschedule_mode()
         if version("apache-airflow").startswith(("3.0.", "3.1.", "3.2.")):
             _build_api_once()
             _give_callbacks_the_exception()
@@ -137,7 +137,7 @@ def _build_api_once() -> None:
 def _give_callbacks_the_exception() -> None:
     """Let Airflow 3.0 to 3.2 give failure callbacks the exception in one process too, as workers do.
 
-    Beside a scheduler nothing is mended: tests/real_airflow/test_alerts.py.
+    With a scheduler nothing is fixed: tests/real_airflow/test_alerts.py.
     """
     from airflow.sdk.execution_time import task_runner
 
@@ -151,10 +151,10 @@ def _give_callbacks_the_exception() -> None:
     task_runner.finalize = finalize_with_exception
 
 
-def _mend_reschedule_mode() -> None:
+def _fix_reschedule_mode() -> None:
     """Let Airflow 3.0 reschedule in one process: it takes a date there for the text that a worker parses.
 
-    Beside a scheduler nothing is mended: tests/real_airflow/test_waiting.py.
+    With a scheduler nothing is fixed: tests/real_airflow/test_waiting.py.
     """
     from airflow.sdk.api.client import TaskInstanceOperations
     from airflow.sdk.execution_time.comms import TaskRescheduleStartDate

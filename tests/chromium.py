@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# A browser in a sandbox of root's does not start; and one in a test has nothing to ask its makers.
+# As root, a browser does not start in its sandbox; and in a test it must not contact its vendor.
 _OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ _OPTIONS = [
 ]
 _PATIENCE_MS = 30_000
 _SCREENSHOTS = os.environ.get("CFBILLING_SCREENSHOTS")
-_LOOKED_AT = os.environ.get("CFBILLING_LOOK_AT")
+_REVIEWED = os.environ.get("CFBILLING_REVIEW")
 
 needs_chromium = pytest.mark.skipif(
     not _CHROMIUM and "CI" not in os.environ,  # there it must not go unnoticed
@@ -45,8 +45,8 @@ def browser(width: int, height: int, **options: Any) -> Iterator[BrowserContext]
             chromium.close()
 
 
-def keep_screenshot(page: Page, name: str, *, only_to_look_at: bool = False) -> None:
-    """Keep a picture for the documentation if requested, or beside it for whoever changes the page."""
-    folder = _LOOKED_AT if only_to_look_at else _SCREENSHOTS
+def keep_screenshot(page: Page, name: str, *, only_for_review: bool = False) -> None:
+    """Keep a picture for the documentation if requested, or beside it for review when the page changes."""
+    folder = _REVIEWED if only_for_review else _SCREENSHOTS
     if folder:
         page.screenshot(path=Path(folder, f"{name}.png"), animations="disabled")

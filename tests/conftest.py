@@ -83,13 +83,13 @@ def mailbox(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Mailbox]":
 def airflow_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """This process's metadata database: migrated once for all, since that takes seconds, and copied."""
     ours = tmp_path_factory.getbasetemp()
-    everybodys = ours if worker_id == "master" else ours.parent
-    with FileLock(everybodys / "airflow.lock"):
-        if not (everybodys / "airflow.db").exists():
+    shared = ours if worker_id == "master" else ours.parent
+    with FileLock(shared / "airflow.lock"):
+        if not (shared / "airflow.db").exists():
             command = (sys.executable, "-m", "airflow", "db", "migrate")
             subprocess.run(command, check=True, capture_output=True)
-            shutil.copy(AIRFLOW_HOME / "airflow.db", everybodys)
-    return shutil.copy(everybodys / "airflow.db", AIRFLOW_HOME / "airflow.db")
+            shutil.copy(AIRFLOW_HOME / "airflow.db", shared)
+    return shutil.copy(shared / "airflow.db", AIRFLOW_HOME / "airflow.db")
 
 
 @pytest.fixture(scope="session")

@@ -177,13 +177,13 @@ class RawServer:
         connection.close()
 
 
-def answering(*answers: bytes) -> Callable[[Peer], None]:
-    """Answer the requests of a connection in turn, then close it."""
+def responding(*responses: bytes) -> Callable[[Peer], None]:
+    """Respond to the requests of a connection in turn, then close it."""
 
     def serve(peer: Peer) -> None:
-        for answer in answers:
+        for response in responses:
             peer.request()
-            peer.send(answer)
+            peer.send(response)
 
     return serve
 
@@ -206,7 +206,7 @@ def refused(code: int = 7001, message: str = "Refused") -> dict[str, object]:
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port of this machine where nobody listens, and nobody will."""
+    """A port of this machine that nothing listens on, and nothing will."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

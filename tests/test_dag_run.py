@@ -28,7 +28,7 @@ class Broken:
 
 
 def context(dag: Any = HOURLY, interval: bool = True, clear_number: int = 0) -> Any:
-    """Return what a task is told whose run began three hours late."""
+    """Return the context of a task whose run began three hours late."""
     dag_run = {"run_type": "scheduled", "run_after": DUE, "start_date": DUE + timedelta(hours=3)}
     ends = {"data_interval_start": DUE - timedelta(hours=1), "data_interval_end": DUE}
     return {
@@ -43,7 +43,7 @@ def test_run_whose_successor_was_due_may_charge_until_then() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "task_context",
     [
         context(interval=False),  # a partition's run
         context(clear_number=1),
@@ -51,8 +51,8 @@ def test_run_whose_successor_was_due_may_charge_until_then() -> None:
     ],
     ids=["no interval", "cleared", "broken schedule"],
 )
-def test_run_without_known_successor_may_charge_a_day(told: Any) -> None:
-    assert charge_by(told, DAY) == DUE.timestamp() + DAY
+def test_run_without_known_successor_may_charge_a_day(task_context: Any) -> None:
+    assert charge_by(task_context, DAY) == DUE.timestamp() + DAY
 
 
 @pytest.mark.skipif(Version(airflow_version).major > 2, reason="from Airflow 3.0 on a success is final")
@@ -66,16 +66,16 @@ def test_airflow_2_remembers_an_overturned_success(
         ti = session.query(TaskInstance).filter_by(task_id=task_id).one()
         session.expunge(ti)
     for ti.try_number in (2, 3):
-        told: Any = {"ti": ti, "task": SimpleNamespace(retries=ti.max_tries)}
-        assert cleared_after(told) == last_success
+        task_context: Any = {"ti": ti, "task": SimpleNamespace(retries=ti.max_tries)}
+        assert cleared_after(task_context) == last_success
 
 
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
 @pytest.mark.parametrize(("schedule", "more"), [("@once", {}), ("@continuous", {"max_active_runs": 1})])
 def test_schedule_without_periods_has_missed_none(schedule: str, more: dict[str, Any], run_type: str) -> None:
-    told = context(dag=DAG("without_periods", schedule=schedule, start_date=DUE, **more))
-    told["dag_run"].run_type = run_type
-    assert charge_by(told, DAY) is None
+    task_context = context(dag=DAG("without_periods", schedule=schedule, start_date=DUE, **more))
+    task_context["dag_run"].run_type = run_type
+    assert charge_by(task_context, DAY) is None
 
 
 HOURS = [DUE + timedelta(hours=number) for number in range(4)]
@@ -95,6 +95,8 @@ HOURS = [DUE + timedelta(hours=number) for number in range(4)]
 @pytest.mark.parametrize("clear_number", [0, 1])
 def test_run_has_not_begun_before_it_was_due(dag_run: Any, began: int, clear_number: int) -> None:
     """Whatever its start, which may have been set again."""
-    told: Any = {"dag_run": SimpleNamespace(start_date=HOURS[3], clear_number=clear_number, **dag_run)}
-    told["data_interval_end"] = HOURS[2]
-    assert dag_run_began_at(told) == HOURS[began].timestamp()
+    task_context: Any = {
+        "dag_run": SimpleNamespace(start_date=HOURS[3], clear_number=clear_number, **dag_run),
+        "data_interval_end": HOURS[2],
+    }
+    assert dag_run_began_at(task_context) == HOURS[began].timestamp()

@@ -1,4 +1,4 @@
-"""What Airflow is told, and what an import costs."""
+"""What Airflow reads about the package, and what an import costs."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ from tests.real_airflow.deployment import AIRFLOW_VERSION, HAS_API_SERVER
 
 PACKAGE = "airflow_provider_cfbilling"
 INFO = get_provider_info()
-# Airflow 3.0 and 3.1 ask the hook for its form only where Flask-AppBuilder is installed.
+# Airflow 3.0 and 3.1 read the hook's form only if Flask-AppBuilder is installed.
 HAS_FORMS = AIRFLOW_VERSION >= (3, 2) or not HAS_API_SERVER
 
 

@@ -1,4 +1,4 @@
-"""What the registry is told is what there is."""
+"""The registry lists what the package has, and nothing else."""
 
 import importlib
 import inspect

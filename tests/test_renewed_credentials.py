@@ -8,7 +8,7 @@ from airflow_provider_cfbilling import polling
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
 from tests.raw_servers import fresh_token
-from tests.sensors.test_waits import MODES, after_looks
+from tests.sensors.test_waits import MODES, after_polls
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def test_sensor_outlives_the_token_that_it_began_with(
     def renew_then_break() -> None:
         for _ in range(2):
             renew()
-            after_looks(sandbox, "getCreditBalance", lambda: None, count=2, status=200).join()
+            after_polls(sandbox, "getCreditBalance", lambda: None, count=2, status=200).join()
         sandbox.auto_topup("break")
 
-    renewing = after_looks(sandbox, "getCreditBalance", renew_then_break)
+    renewing = after_polls(sandbox, "getCreditBalance", renew_then_break)
     run = dag_folder.run(
         f"CfBillingTopupConfigErrorSensor(task_id='task', poke_interval=0.2, timeout=30, {mode})"
     )
@@ -47,7 +47,7 @@ def test_topup_outlives_the_token_that_it_began_with(
     sandbox: Sandbox, dag_folder: DagFolder, renew: Callable[[], None], deferrable: bool
 ) -> None:
     sandbox.configure(settle_seconds=2)
-    renewing = after_looks(sandbox, "checkTopupStatus", renew)
+    renewing = after_polls(sandbox, "checkTopupStatus", renew)
     run = dag_folder.run(
         "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.2,"
         f" deferrable={deferrable})"
@@ -64,7 +64,7 @@ def test_search_for_a_lost_charge_outlives_its_token(
 ) -> None:
     sandbox.configure(settle_seconds=0, history_lag_seconds=2)
     sandbox.fault("createTopup", "reset", "after")
-    renewing = after_looks(sandbox, "getInvoiceHistory", renew, count=4)
+    renewing = after_polls(sandbox, "getInvoiceHistory", renew, count=4)
     run = dag_folder.run(
         "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.2,"
         f" deferrable={deferrable})"
@@ -79,7 +79,7 @@ def test_connection_that_has_not_changed_ends_the_wait(
     sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setattr(polling, "_MAX_BACKOFF_SECONDS", 0.1)
-    revoking = after_looks(sandbox, "getCreditBalance", lambda: sandbox.configure(token=fresh_token()))
+    revoking = after_polls(sandbox, "getCreditBalance", lambda: sandbox.configure(token=fresh_token()))
     run = dag_folder.run(
         f"CfBillingTopupConfigErrorSensor(task_id='task', poke_interval=0.2, timeout=30, {mode})"
     )
@@ -96,7 +96,7 @@ def test_deleted_connection_ends_the_wait_with_the_refusal(
         monkeypatch.delenv("AIRFLOW_CONN_CFBILLING_DEFAULT")
         sandbox.configure(token=fresh_token())
 
-    revoking = after_looks(sandbox, "getCreditBalance", revoke)
+    revoking = after_polls(sandbox, "getCreditBalance", revoke)
     run = dag_folder.run(
         f"CfBillingTopupConfigErrorSensor(task_id='task', poke_interval=0.2, timeout=30, {mode})"
     )

@@ -26,7 +26,7 @@ def client(sandbox: Sandbox) -> Iterator[CfBillingClient]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for 127.0.0.1 that nobody trusts yet."""
+    """A key and a certificate for 127.0.0.1, not trusted yet."""
     return write_certificate(tmp_path_factory.mktemp("tls") / "server.pem")
 
 

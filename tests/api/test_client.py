@@ -166,7 +166,7 @@ def test_invoice_preview_is_read_with_its_lines(sandbox: Sandbox, client: CfBill
     assert line.period.start_at == preview.period_start_at
 
 
-def test_usage_history_is_asked_for_in_utc_milliseconds(sandbox: Sandbox, client: CfBillingClient):
+def test_usage_history_is_requested_in_utc_milliseconds(sandbox: Sandbox, client: CfBillingClient):
     start = datetime(2026, 3, 1, 1, tzinfo=timezone(timedelta(hours=1)))
 
     usage = client.get_usage_history("hour", start, start + timedelta(hours=2))
@@ -237,16 +237,16 @@ def test_read_permission_suffices_for_every_get(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize("read", READS)
-def test_refused_credentials_are_told_as_such(sandbox: Sandbox, read: Callable[[CfBillingClient], Any]):
+def test_refused_credentials_are_reported(sandbox: Sandbox, read: Callable[[CfBillingClient], Any]):
     with (
-        client_of(sandbox, secret="of-nobody") as client,
+        client_of(sandbox, secret="of-no-one") as client,
         pytest.raises(CfBillingAuthenticationError, match="refused the credentials") as caught,
     ):
         read(client)
-    assert "of-nobody" not in str(caught.value)
+    assert "of-no-one" not in str(caught.value)
 
 
-def test_account_of_somebody_else_is_refused(sandbox: Sandbox):
+def test_account_of_another_user_is_refused(sandbox: Sandbox):
     sandbox.configure("f" * 32, token="theirs", read_token="theirs too")
     with (
         client_of(sandbox, account_id="f" * 32) as client,

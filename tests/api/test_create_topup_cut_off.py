@@ -19,7 +19,6 @@ from tests.api.charges import TOPUP, assert_nothing_sent, assert_unknown, error_
 from tests.raw_servers import (
     Peer,
     RawServer,
-    answering,
     client_at,
     client_of,
     eventually,
@@ -27,6 +26,7 @@ from tests.raw_servers import (
     ok,
     refused,
     refusing_port,
+    responding,
     silent_port,
 )
 
@@ -45,7 +45,7 @@ from tests.raw_servers import (
     ],
     ids=str,
 )
-def test_answer_that_does_not_come_whole_proves_nothing(sandbox: Sandbox, fault: dict, charged: int):
+def test_incomplete_response_proves_nothing(sandbox: Sandbox, fault: dict, charged: int):
     sandbox.fault("createTopup", **fault)
 
     with client_of(sandbox, read_timeout=0.25, max_attempts=5) as client:
@@ -93,7 +93,7 @@ def close_in_the_headers(peer: Peer) -> None:
     peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Le")
 
 
-def answer_no_http(peer: Peer) -> None:
+def respond_in_another_protocol(peer: Peer) -> None:
     peer.request()
     peer.send(b"SSH-2.0-OpenSSH_9.6\r\n")
 
@@ -159,7 +159,7 @@ def test_connect_timeout_proves_nothing_was_sent(scheme: str):
 
 
 def test_untrusted_certificate_proves_nothing_was_sent(certificate: Path):
-    with RawServer(answering(http(ok(TOPUP))), certificate) as server, client_at(server.url) as client:
+    with RawServer(responding(http(ok(TOPUP))), certificate) as server, client_at(server.url) as client:
         error = error_of(client)
 
     assert_nothing_sent(error)
@@ -167,7 +167,9 @@ def test_untrusted_certificate_proves_nothing_was_sent(certificate: Path):
     assert server.heads == []
 
 
-@pytest.mark.parametrize("serve", [close_at_once, reset_at_the_first_byte, answer_no_http, Peer.hang])
+@pytest.mark.parametrize(
+    "serve", [close_at_once, reset_at_the_first_byte, respond_in_another_protocol, Peer.hang]
+)
 def test_failed_tls_handshake_proves_nothing_was_sent(serve: Any):
     with (
         RawServer(serve) as server,
@@ -200,7 +202,7 @@ def test_refusing_proxy_proves_nothing_was_sent(proxied: Any):
 
 @pytest.mark.parametrize("status", [403, 407, 502])
 def test_failed_tunnel_proves_nothing_was_sent(proxied: Any, status: int):
-    with RawServer(answering(http(b"", status))) as proxy:
+    with RawServer(responding(http(b"", status))) as proxy:
         proxied(proxy.port)
         with client_at("https://api.example.invalid") as client:
             error = error_of(client)
@@ -240,11 +242,11 @@ def test_topup_is_not_sent_after_its_deadline(
 def test_time_that_connecting_takes_counts(trusted_certificate: Path):
     send_by = SendDeadline.after(0.2)
 
-    def answer(peer: Peer) -> None:
+    def serve(peer: Peer) -> None:
         peer.request()
         peer.send(http(ok(TOPUP)))
 
-    with RawServer(answer, trusted_certificate, delay=0.4) as server, client_at(server.url) as client:
+    with RawServer(serve, trusted_certificate, delay=0.4) as server, client_at(server.url) as client:
         with pytest.raises(CfBillingNotSentInTimeError):
             client.create_topup(1000, send_by=send_by)
         assert client.create_topup(1000).payment_intent_id == "in_1"

@@ -9,10 +9,10 @@ from tests.api.charges import (
 from tests.raw_servers import (
     Peer,
     RawServer,
-    answering,
     client_at,
     http,
     ok,
+    responding,
 )
 
 # how it travels
@@ -37,7 +37,7 @@ def test_topup_has_its_own_connection_while_reads_share_one():
 
 
 def test_request_holds_only_amount_and_payment_method():
-    with RawServer(answering(http(ok(TOPUP)))) as server, client_at(server.url) as client:
+    with RawServer(responding(http(ok(TOPUP)))) as server, client_at(server.url) as client:
         client.create_topup(1000)
         client.create_topup(1234, "pm_1")
 

@@ -21,14 +21,14 @@ from tests.api.charges import (
 )
 from tests.raw_servers import (
     RawServer,
-    answering,
     client_of,
     http,
     ok,
     refused,
+    responding,
 )
 
-# answered, but proving nothing
+# responses that prove nothing
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_acceptance_that_cannot_be_read_proves_nothing(
     assert_unknown(sandbox, client, 1)
 
 
-def test_huge_answer_proves_nothing_and_is_called_that(
+def test_huge_response_proves_nothing_and_is_reported(
     sandbox: Sandbox, client: CfBillingClient, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(transport, "BODY_LIMIT_BYTES", 100_000)
@@ -126,7 +126,7 @@ def test_redirect_proves_nothing_and_is_not_followed(
     sandbox: Sandbox, status: int, same_host: bool, credentials: dict[str, str]
 ):
     with (
-        RawServer(answering(http(ok(TOPUP)))) as elsewhere,
+        RawServer(responding(http(ok(TOPUP)))) as elsewhere,
         client_of(sandbox, **credentials) as client,
     ):
         location = f"{sandbox.base_url}/elsewhere" if same_host else elsewhere.url

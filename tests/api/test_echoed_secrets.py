@@ -19,8 +19,8 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from airflow_provider_cfbilling.api.http.text import Redactor, one_line
 from airflow_provider_cfbilling.charging.reconcile import snapshot_invoices
-from tests.api.test_reader_and_models import ANSWERS, INVOICE
-from tests.raw_servers import Peer, RawServer, answering, client_at, http, ok, refused
+from tests.api.test_reader_and_models import INVOICE, READS
+from tests.raw_servers import Peer, RawServer, client_at, http, ok, refused, responding
 
 SECRET = "planted+secret/0123456789=Zz"
 CLIENT_SECRET = "pi_3Nx8dE_secret_9KbQ2"
@@ -36,8 +36,8 @@ FORMS = {
 }
 TEARING = "a\x1b[31m\r\nb\u2028\x9b2J\u202e" + "x" * 10_000
 TOPUP = {"payment_intent_id": "in_1", "onboarding": True, "brand": "visa", "last4": "4242"}
-ASKS: dict[str, tuple[Callable[[CfBillingClient], Any], Any]] = {
-    **ANSWERS,
+CALLS: dict[str, tuple[Callable[[CfBillingClient], Any], Any]] = {
+    **READS,
     "createTopup": (lambda client: client.create_topup(1000), TOPUP),
 }
 NO_IDS = [
@@ -58,14 +58,14 @@ def credentials(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"secret": SECRET, **request.param}
 
 
-def shown(url: str, ask: Callable[[CfBillingClient], Any], **credentials: Any) -> tuple[Any, str]:
-    """What comes of asking: the response or the error, and how either looks in a log or an XCom."""
+def shown(url: str, call: Callable[[CfBillingClient], Any], **credentials: Any) -> tuple[Any, str]:
+    """What a call comes to: the response or the error, and how a log or an XCom shows it."""
     with client_at(url, **credentials) as client:
         try:
-            answer = ask(client)
+            response = call(client)
         except CfBillingError as error:
             return error, f"{error}"
-        return answer, json.dumps(answer.to_dict(), ensure_ascii=False)
+        return response, json.dumps(response.to_dict(), ensure_ascii=False)
 
 
 def with_texts(value: Any, text: str) -> Iterator[Any]:
@@ -86,15 +86,15 @@ def spelled_out(text: str) -> str:
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
-    "ask", [ANSWERS["getTopupLimits"][0], ASKS["createTopup"][0]], ids=["read", "charge"]
+    "call", [READS["getTopupLimits"][0], CALLS["createTopup"][0]], ids=["read", "charge"]
 )
 def test_credentials_in_a_refusal_are_hidden(
-    ask: Callable[[CfBillingClient], Any], form: str, credentials: dict[str, Any], caplog: Any
+    call: Callable[[CfBillingClient], Any], form: str, credentials: dict[str, Any], caplog: Any
 ):
     caplog.set_level(logging.DEBUG)
-    answer = http(refused(9109, f"Invalid token {form} given"), 401, cf_ray=f"8a {form}")
-    with RawServer(answering(answer)) as server:
-        error, said = shown(server.url, ask, **credentials)
+    response = http(refused(9109, f"Invalid token {form} given"), 401, cf_ray=f"8a {form}")
+    with RawServer(responding(response)) as server:
+        error, said = shown(server.url, call, **credentials)
 
     assert type(error) is CfBillingAuthenticationError  # a refusal is still a refusal
     assert "Invalid token" in said
@@ -104,7 +104,7 @@ def test_credentials_in_a_refusal_are_hidden(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         f"HTTP/1.1 OK {SECRET}\r\n\r\n",
         f"{SECRET}\r\n\r\n",
@@ -119,60 +119,62 @@ def test_credentials_in_a_refusal_are_hidden(
         f'HTTP/1.1 200 OK\r\n\r\n{{"{SECRET}": 1, "success": true, "result": {{"{SECRET}": 1}}}}',
         f'HTTP/1.1 400 No\r\n\r\n{{"success": false, "errors": [{{"code": "{SECRET}", "message": "m"}}]}}',
     ],
-    ids=lambda answer: answer[:60].encode("unicode_escape").decode(),
+    ids=lambda response: response[:60].encode("unicode_escape").decode(),
 )
-def test_credentials_anywhere_in_a_response_are_hidden(answer: str, credentials: dict[str, Any], caplog: Any):
+def test_credentials_anywhere_in_a_response_are_hidden(
+    response: str, credentials: dict[str, Any], caplog: Any
+):
     caplog.set_level(logging.DEBUG)
-    with RawServer(answering(answer.encode())) as server:
-        for ask in (ANSWERS["getTopupLimits"][0], ASKS["createTopup"][0]):
-            error, said = shown(server.url, ask, **credentials)
+    with RawServer(responding(response.encode())) as server:
+        for call in (READS["getTopupLimits"][0], CALLS["createTopup"][0]):
+            error, said = shown(server.url, call, **credentials)
             assert isinstance(error, CfBillingError)
             assert said.isprintable()
             assert SECRET not in f"{said} {error!r} {vars(error)} {error.__cause__!r} {caplog.text}"
 
 
-@pytest.mark.parametrize("operation", ASKS)
+@pytest.mark.parametrize("operation", CALLS)
 @pytest.mark.parametrize("spelled", [False, True], ids=["as it is", "escaped"])
-def test_no_field_of_an_answer_brings_the_credentials(operation: str, spelled: bool):
-    ask, good = ASKS[operation]
+def test_no_response_field_exposes_the_credentials(operation: str, spelled: bool):
+    call, good = CALLS[operation]
     for result in with_texts(good, "PLACE"):
         body = json.dumps(ok(result)).replace("PLACE", spelled_out(SECRET) if spelled else SECRET)
-        with RawServer(answering(http(body.encode()))) as server:
-            answer, said = shown(server.url, ask, secret=SECRET)
-        assert SECRET not in f"{said} {answer!r}"
+        with RawServer(responding(http(body.encode()))) as server:
+            response, said = shown(server.url, call, secret=SECRET)
+        assert SECRET not in f"{said} {response!r}"
 
 
-@pytest.mark.parametrize("operation", ASKS)
+@pytest.mark.parametrize("operation", CALLS)
 def test_response_texts_are_single_bounded_lines(operation: str):
-    ask, good = ASKS[operation]
+    call, good = CALLS[operation]
     for result in with_texts(good, TEARING):
-        with RawServer(answering(http(ok(result)))) as server:
-            _, said = shown(server.url, ask)
+        with RawServer(responding(http(ok(result)))) as server:
+            _, said = shown(server.url, call)
         assert said.isprintable()
         assert len(said) < 1500
 
 
 def test_header_with_line_breaks_is_shown_as_one_line():
     ray = "a\x1b[31m\x9b2J\r\n b\r\n\tc" + "x" * 500
-    with RawServer(answering(http(refused(), 400, cf_ray=ray))) as server:
-        error, said = shown(server.url, ANSWERS["getTopupConfig"][0])
+    with RawServer(responding(http(refused(), 400, cf_ray=ray))) as server:
+        error, said = shown(server.url, READS["getTopupConfig"][0])
     assert said.isprintable()
     assert error.request_id.startswith("a [31m")
     assert len(error.request_id) <= 64
 
 
-# ids from answers
+# ids from responses
 
 
 @pytest.mark.parametrize("no_id", [*NO_IDS, SECRET, CLIENT_SECRET])
 def test_invalid_topup_id_is_never_returned(no_id: str):
-    status, history = {"payment_intent_id": no_id, "status": "pending"}, ANSWERS["getInvoiceHistory"][1]
+    status, history = {"payment_intent_id": no_id, "status": "pending"}, READS["getInvoiceHistory"][1]
     invoices = history | {"invoices": [INVOICE | {"id": no_id}]}
-    answers = [http(ok(result)) for result in (status, invoices, TOPUP | {"payment_intent_id": no_id})]
+    responses = [http(ok(result)) for result in (status, invoices, TOPUP | {"payment_intent_id": no_id})]
 
     def serve(peer: Peer) -> None:
         peer.request()
-        peer.send(answers[len(server.heads) - 1].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+        peer.send(responses[len(server.heads) - 1].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
 
     with RawServer(serve) as server, client_at(server.url, secret=SECRET) as client:
         with pytest.raises(CfBillingMalformedResponseError, match=r"result\.payment_intent_id is not an id"):
@@ -190,7 +192,7 @@ def test_invalid_topup_id_is_never_returned(no_id: str):
     ]
 
 
-# links from answers
+# links from responses
 
 
 @pytest.mark.parametrize(
@@ -217,10 +219,10 @@ def test_invalid_topup_id_is_never_returned(no_id: str):
     ],
 )
 def test_unsafe_invoice_link_is_dropped(address: str, kept: bool):
-    ask, history = ANSWERS["getInvoiceHistory"]
+    call, history = READS["getInvoiceHistory"]
     invoices = history | {"invoices": [INVOICE | {"invoice_pdf": address}]}
-    with RawServer(answering(http(ok(invoices)))) as server, client_at(server.url) as client:
-        (invoice,) = ask(client).invoices  # type: ignore[attr-defined]
+    with RawServer(responding(http(ok(invoices)))) as server, client_at(server.url) as client:
+        (invoice,) = call(client).invoices  # type: ignore[attr-defined]
     assert invoice.invoice_pdf == (address if kept else None)
 
 

@@ -18,7 +18,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingUnavailableError,
 )
 from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
-from tests.raw_servers import RawServer, answering, client_at, http, ok, refused
+from tests.raw_servers import RawServer, client_at, http, ok, refused, responding
 
 CONFIG = b'{"amount": 1000, "threshold": 5000, "currency": "usd"}'
 YES = b'{"success": true, "errors": [], "messages": [], "result": %s}'
@@ -27,7 +27,7 @@ YES = b'{"success": true, "errors": [], "messages": [], "result": %s}'
 def failure_of(body: object, status: int = 200, **headers: object) -> CfBillingError:
     """What a client makes of a response."""
     with (
-        RawServer(answering(http(body, status, **headers))) as server,
+        RawServer(responding(http(body, status, **headers))) as server,
         client_at(server.url) as client,
         pytest.raises(CfBillingError) as caught,
     ):
@@ -81,7 +81,7 @@ def test_undocumented_2xx_is_malformed(body: bytes):
 
 @pytest.mark.parametrize("status", [200, 201, 299])
 def test_any_2xx_with_a_whole_envelope_is_taken(status: int):
-    with RawServer(answering(http(YES % CONFIG, status))) as server, client_at(server.url) as client:
+    with RawServer(responding(http(YES % CONFIG, status))) as server, client_at(server.url) as client:
         assert client.get_topup_config().threshold_cents == 5000
 
 
@@ -137,7 +137,7 @@ def test_message_of_a_stranger_is_one_short_line():
     assert len(str(error)) < 400
 
 
-def test_several_errors_are_all_told_up_to_five():
+def test_up_to_five_errors_are_reported():
     errors = [{"code": n, "message": f"reason {n}"} for n in range(1, 9)]
     error = failure_of(refused() | {"errors": errors}, 400)
     assert error.codes == (1, 2, 3, 4, 5)

@@ -1,4 +1,4 @@
-"""Whatever a server answers, what comes out is what was documented or a documented error.
+"""Whatever a server responds, what comes out is what was documented or a documented error.
 
 Each run tries the same few; ``make fuzz`` tries others, and many.
 """
@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
 from airflow_provider_cfbilling.api.http.reader import read
-from tests.fuzz.answers import GOOD, HEADERS, SECRET, answered, body_of, headers_taken, places, tally
+from tests.fuzz.responses import GOOD, HEADERS, SECRET, body_of, check_response, headers_taken, places, tally
 from tests.raw_servers import Peer, RawServer, client_at, http
 
 LONGER = int(os.environ.get("CFBILLING_FUZZ_EXAMPLES", "0"))
@@ -67,7 +67,7 @@ def damaged(draw: st.DrawFn, good: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_answer_is_read(name: str):
+def test_good_response_is_read(name: str):
     kind, good = GOOD[name]
     result = result_of(Reply(200, body_of(good)))
     assert (read(kind, result) if isinstance(kind, type) else kind(result)).to_dict()
@@ -76,9 +76,9 @@ def test_good_answer_is_read(name: str):
 @pytest.mark.parametrize("name", GOOD)
 @exploring
 @given(data=st.data(), status=st.sampled_from([200, 200, 200, 201, 302, 400, 403, 404, 429, 500, 524]))
-def test_damaged_answer_is_read_or_refused(name: str, data: st.DataObject, status: int):
+def test_damaged_response_is_read_or_refused(name: str, data: st.DataObject, status: int):
     result = data.draw(damaged(GOOD[name][1]))
-    answered(name, status, body_of(result))
+    check_response(name, status, body_of(result))
 
 
 @exploring
@@ -95,7 +95,7 @@ def test_damaged_answer_is_read_or_refused(name: str, data: st.DataObject, statu
     ),
 )
 def test_damaged_envelope_is_refused(name: str, status: int, envelope: Any):
-    answered(name, status, json.dumps(envelope).encode())
+    check_response(name, status, json.dumps(envelope).encode())
 
 
 @exploring
@@ -108,7 +108,7 @@ def test_damaged_bytes_are_read_or_refused(data: st.DataObject, name: str, statu
             st.binary(max_size=8)
             | st.sampled_from([b'{"', b"[" * 5000, b"NaN", b"1e999", b'"success":true,'])
         )
-    answered(
+    check_response(
         name,
         status,
         bytes(body[: data.draw(st.integers(0, len(body)))] if data.draw(st.booleans()) else body),
@@ -126,7 +126,7 @@ def test_damaged_bytes_are_read_or_refused(data: st.DataObject, name: str, statu
     noise=st.binary(max_size=200) | st.sampled_from([b"1e999}}", b"NaN}", b"9" * 5000 + b"}"]),
 )
 def test_noise_is_refused(name: str, status: int, begin: bytes, nested: bytes, noise: bytes):
-    answered(name, status, begin + nested + noise)
+    check_response(name, status, begin + nested + noise)
 
 
 header_values = (
@@ -158,14 +158,14 @@ def test_any_headers_are_taken_or_passed_over(status: int, headers: dict[str, st
 @pytest.fixture(scope="module")
 def sending() -> Iterator[tuple[CfBillingClient, list[bytes]]]:
     """A client, and what is sent to it."""
-    answers: list[bytes] = []
+    responses: list[bytes] = []
 
     def serve(peer: Peer) -> None:
         peer.request()
-        peer.send(answers[-1])
+        peer.send(responses[-1])
 
     with RawServer(serve) as server, client_at(server.url, secret=SECRET) as client:
-        yield client, answers
+        yield client, responses
 
 
 @exploring
@@ -173,22 +173,22 @@ def sending() -> Iterator[tuple[CfBillingClient, list[bytes]]]:
 def test_damaged_http_is_read_or_refused(
     sending: tuple[CfBillingClient, list[bytes]], data: st.DataObject, status: int
 ):
-    client, answers = sending
+    client, responses = sending
     body = body_of(GOOD["TopupLimits"][1] | GOOD["Topup"][1])
-    answer = bytearray(http(body, status, cf_ray=SECRET, Date="Mon, 01 Jan 2026 00:00:00 GMT"))
+    response = bytearray(http(body, status, cf_ray=SECRET, Date="Mon, 01 Jan 2026 00:00:00 GMT"))
     if data.draw(st.booleans()):
-        answer = answer.replace(b"Content-Length: ", b"Transfer-Encoding: chunked\r\nX: ").replace(
+        response = response.replace(b"Content-Length: ", b"Transfer-Encoding: chunked\r\nX: ").replace(
             b"\r\n\r\n", b"\r\n\r\n%x\r\n" % len(body)
         )
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(answer)))
-        answer[at : at + data.draw(st.integers(0, 8))] = data.draw(
+        at = data.draw(st.integers(0, len(response)))
+        response[at : at + data.draw(st.integers(0, 8))] = data.draw(
             st.binary(max_size=8) | st.sampled_from([b"\r\n", b"-1\r\n", b"\r\n\r\n", b":", b" ", b"\x00"])
         )
-    answers[:] = [bytes(answer) + b"\r\n0\r\n\r\n"]
-    for ask in (client.get_topup_limits, lambda: client.create_topup(1000)):
+    responses[:] = [bytes(response) + b"\r\n0\r\n\r\n"]
+    for call in (client.get_topup_limits, lambda: client.create_topup(1000)):
         try:
-            ask()
+            call()
         except CfBillingError as error:
             tally[type(error).__name__] += 1
             assert str(error).isprintable()  # noqa: PT017

@@ -1,6 +1,6 @@
 """A server that means harm: whatever it sends, one request is made, and ends soon in a documented error.
 
-JSON that is not Cloudflare's is in ``test_envelope.py``, answers that trickle are in ``test_wire.py``,
+JSON that is not Cloudflare's is in ``test_envelope.py``, responses that trickle in ``test_send_tracking.py``,
 secrets that are sent back in ``test_echoed_secrets.py``.
 """
 
@@ -33,7 +33,7 @@ BOMB = gzip.compress(b" " * 50_000_000)
 
 
 def sends(*parts: bytes, endlessly: bytes = b"") -> Callable[[Peer], None]:
-    """Answer a request with what is given, and its last part for ever."""
+    """Respond to a request with what is given, and its last part for ever."""
 
     def serve(peer: Peer) -> None:
         peer.request()
@@ -104,7 +104,7 @@ NOT_CLOUDFLARE = {
     "redirect to no address": (sends(http(b"", 302, Location="http://[::1")), "redirect"),
     "redirect to bytes": (sends(http(b"", 307, Location="\xff\xfe")), "redirect"),
     "redirect to a long address": (sends(http(b"", 308, Location="/" + "a" * 60_000)), "redirect"),
-    "answer before the response": (sends(b"HTTP/1.1 103 Early\r\n\r\n"), "not what the API documents"),
+    "interim response alone": (sends(b"HTTP/1.1 103 Early\r\n\r\n"), "not what the API documents"),
     "a megabyte of small lists": (sends(http(b"[" + b"[]," * 300_000 + b"[]]")), "not Cloudflare's envelope"),
     "4 MB of depth": (sends(http(b'{"a":' * 800_000)), "nested too deeply"),
     "code of 4000 digits": (
@@ -135,9 +135,9 @@ def bounded(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert len(caplog.text) < 2000
 
 
-def failure_of(client: CfBillingClient, ask: Callable[[CfBillingClient], object]) -> CfBillingError:
+def failure_of(client: CfBillingClient, call: Callable[[CfBillingClient], object]) -> CfBillingError:
     with pytest.raises(CfBillingError) as caught:
-        ask(client)
+        call(client)
     said = str(caught.value)
     assert len(said) < 500
     assert said.isprintable()
@@ -187,17 +187,17 @@ def test_credentials_go_to_no_other_server(credentials: dict[str, str]):
 
 
 def test_cookies_are_neither_kept_nor_sent_back():
-    answers = [http(ok(TOPUP), Set_Cookie=f"name{number}={'v' * 60_000}") for number in range(20)]
+    responses = [http(ok(TOPUP), Set_Cookie=f"name{number}={'v' * 60_000}") for number in range(20)]
 
     def serve(peer: Peer) -> None:
-        for answer in answers:
+        for response in responses:
             peer.request()
-            peer.send(answer)
+            peer.send(response)
 
     with RawServer(serve) as server, client_at(server.url) as client:
         client.get_topup_limits()
         tracemalloc.start()
-        for _ in answers[1:]:
+        for _ in responses[1:]:
             client.get_topup_limits()
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()

@@ -19,12 +19,12 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from airflow_provider_cfbilling.api.http.send_tracking import SendTrackingAdapter, request_attempt
 from tests.api.company_network import VARIABLES, Authority, ConnectProxy
-from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, answering, client_at, http, ok, refused
+from tests.raw_servers import ACCOUNT_ID, Peer, RawServer, client_at, http, ok, refused, responding
 
 TOPUP = {"payment_intent_id": "in_1"}
 LIMITS = {"manual_topup": {"limits": {"min_cents": 1000, "max_cents": 5000, "currency": "usd"}}}
 USER, PASSWORD = "us%er", "pa#s:s@[/"
-ASKS: dict[str, Callable[[CfBillingClient], Any]] = {
+CALLS: dict[str, Callable[[CfBillingClient], Any]] = {
     "read": lambda client: client.get_credit_balance(),
     "charge": lambda client: client.create_topup(1000),
 }
@@ -45,7 +45,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def api(peer: Peer) -> None:
-    """Answer every request: limits, top-up and status in one."""
+    """Respond to every request: limits, top-up and status in one."""
     while True:
         peer.request()
         peer.send(http(ok(LIMITS | TOPUP | {"status": "completed"})))
@@ -55,10 +55,10 @@ def proxy_url(port: int, user: str = USER, password: str = PASSWORD) -> str:
     return f"http://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{port}"
 
 
-def error_of(ask: Callable[[CfBillingClient], Any], base_url: str = f"https://{HOST}") -> CfBillingError:
+def error_of(call: Callable[[CfBillingClient], Any], base_url: str = f"https://{HOST}") -> CfBillingError:
     """What comes out of making a client and using it."""
     with pytest.raises(CfBillingError) as caught, client_at(base_url) as client:
-        ask(client)
+        call(client)
     return caught.value
 
 
@@ -135,10 +135,10 @@ def test_proxy_that_is_not_used_may_be_wrong(monkeypatch: pytest.MonkeyPatch):
 # what cannot work
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("bundle", ["other", "none"])
 def test_server_of_another_authority_is_not_trusted(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any, bundle: str
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, bundle: str
 ):
     if bundle == "other":
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(Authority(tmp_path, "Other").bundle))
@@ -149,14 +149,14 @@ def test_server_of_another_authority_is_not_trusted(
         ConnectProxy(server.port, USER, PASSWORD) as proxy,
     ):
         monkeypatch.setenv("HTTPS_PROXY", proxy_url(proxy.port))
-        error = error_of(ask)
+        error = error_of(call)
     assert type(error) is CfBillingUnavailableError
     assert "certificate verify failed" in str(error)
-    assert ("Nothing was sent" in str(error)) == (ask is ASKS["charge"])
+    assert ("Nothing was sent" in str(error)) == (call is CALLS["charge"])
     assert server.heads == []
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("echoes", [False, True])
 @pytest.mark.parametrize(
     ("user", "password"), [(USER, "wr/ng"), ("zq", "q7"), ("automatic", "p%C3%A4ss-w\u00f6rd"), ("uzer", "")]
@@ -164,7 +164,7 @@ def test_server_of_another_authority_is_not_trusted(
 def test_wrong_proxy_password_is_not_shown(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    ask: Any,
+    call: Any,
     echoes: bool,
     user: str,
     password: str,
@@ -172,12 +172,12 @@ def test_wrong_proxy_password_is_not_shown(
     caplog.set_level(logging.DEBUG)
     with RawServer(api) as server, ConnectProxy(server.port, USER, PASSWORD, echoes) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy_url(proxy.port, user, password))
-        error = error_of(ask)
+        error = error_of(call)
         address = f"127.0.0.1:{proxy.port}"
     assert type(error) is CfBillingUnavailableError
     assert " 407 " in str(error)
     assert f"through the proxy {address} of HTTPS_PROXY" in str(error)
-    assert ("Nothing was sent" in str(error)) == (ask is ASKS["charge"])
+    assert ("Nothing was sent" in str(error)) == (call is CALLS["charge"])
     assert (proxy.opened, proxy.refused, server.heads) == ([], 1, [])
     if echoes:
         assert "***" in str(error)
@@ -220,7 +220,7 @@ def test_invalid_proxy_is_refused_by_name_and_not_shown(
 ):
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv(name, value)
-    error = error_of(ASKS["charge"])
+    error = error_of(CALLS["charge"])
     assert type(error) is CfBillingInvalidRequestError
     assert f"The proxy in the environment's {name} cannot be used: " in str(error)
     assert "percent-encode" in str(error)
@@ -230,15 +230,15 @@ def test_invalid_proxy_is_refused_by_name_and_not_shown(
         assert secret not in said.replace("3128", "")
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
-def test_connection_setup_failure_proves_nothing_was_sent(monkeypatch: pytest.MonkeyPatch, ask: Any):
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_connection_setup_failure_proves_nothing_was_sent(monkeypatch: pytest.MonkeyPatch, call: Any):
     """No check knows this one: `requests` sends a proxy's password in Latin-1, which has no euro sign."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:hunter2%E2%82%AC@127.0.0.1:1")
-    error = error_of(ask)
+    error = error_of(call)
     assert type(error) is CfBillingInvalidRequestError
     assert "No connection can be set up" in str(error)
     assert "through the proxy 127.0.0.1:1 of HTTPS_PROXY" in str(error)
-    assert ("Nothing was sent" in str(error)) == (ask is ASKS["charge"])
+    assert ("Nothing was sent" in str(error)) == (call is CALLS["charge"])
     assert "hunter2" not in str(error)
     assert "20ac" not in str(error)
 
@@ -258,23 +258,23 @@ def test_connection_test_says_so_too(monkeypatch: pytest.MonkeyPatch, value: str
 
 def test_http_proxy_of_a_loopback_server_is_checked_too(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTP_PROXY", "http://user:hunter#2@proxy.example:3128")
-    error = error_of(ASKS["read"], "http://127.0.0.1:1")
+    error = error_of(CALLS["read"], "http://127.0.0.1:1")
     assert type(error) is CfBillingInvalidRequestError
     assert "HTTP_PROXY" in str(error)
     assert "hunter" not in str(error)
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("status", [400, 403, 407, 503])
 def test_proxy_credentials_echoed_by_the_proxy_are_hidden(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ask: Any, status: int
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: Any, status: int
 ):
     caplog.set_level(logging.DEBUG)
     pair = base64.b64encode(b"uzer:q[7").decode()
-    answer = http(refused(9109, f"No: Basic {pair}, uzer q[7, q%5b7"), status, cf_ray="uzer-q[7")
-    with RawServer(answering(answer)) as proxy:
+    response = http(refused(9109, f"No: Basic {pair}, uzer q[7, q%5b7"), status, cf_ray="uzer-q[7")
+    with RawServer(responding(response)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://uzer:q%5B7@127.0.0.1:{proxy.port}")
-        error = error_of(ask, "http://127.0.0.1:1")
+        error = error_of(call, "http://127.0.0.1:1")
     assert f"Proxy-Authorization: Basic {pair}" in proxy.heads[0]
     assert "No: Basic ***, *** ***, ***" in str(error)
     assert error.request_id == "***-***"
@@ -285,23 +285,23 @@ def test_proxy_credentials_echoed_by_the_proxy_are_hidden(
 
 def test_socks_proxy_needs_pysocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTPS_PROXY", "socks5h://user:hunter2@127.0.0.1:1080")
-    error = error_of(ASKS["charge"])
+    error = error_of(CALLS["charge"])
     assert type(error) is CfBillingInvalidRequestError
     assert "pip install PySocks" in str(error)
     assert "hunter2" not in str(error)
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate"], ids=["missing", "empty", "garbage"])
 def test_certificates_that_cannot_be_read_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any, name: str, content: bytes | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, name: str, content: bytes | None
 ):
     bundle = tmp_path / "company-ca.pem"
     if content is not None:
         bundle.write_bytes(content)
     monkeypatch.setenv(name, str(bundle))
-    error = error_of(ask)
+    error = error_of(call)
     assert type(error) is CfBillingInvalidRequestError
     assert not error.retryable
     assert f"The certificates of the environment's {name} cannot be read: {bundle}" in str(error)
@@ -325,15 +325,15 @@ def test_folder_of_certificates_is_taken(
         client.get_topup_limits()
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     "base_url", ["https://.example.com", "https://*.example.com", "https://a..b.example"]
 )
-def test_unusable_base_url_is_refused_before_sending(ask: Any, base_url: str):
-    error = error_of(ask, base_url)
+def test_unusable_base_url_is_refused_before_sending(call: Any, base_url: str):
+    error = error_of(call, base_url)
     assert type(error) is CfBillingInvalidRequestError
     assert base_url in str(error)
-    assert "Nothing was sent" in str(error) or ask is ASKS["read"]
+    assert "Nothing was sent" in str(error) or call is CALLS["read"]
 
 
 @pytest.mark.parametrize(

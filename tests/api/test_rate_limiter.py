@@ -1,4 +1,4 @@
-"""One caller's pause is everybody's who uses the same credentials in this process, and nobody else's."""
+"""A pause is shared by all callers with the same credentials in this process, and by no others."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -97,7 +97,7 @@ def test_later_callers_wait_for_a_blocked_token(sandbox: Sandbox):
         (429, {}, False),
     ],
 )
-def test_answer_says_whether_to_pause(status: int, headers: dict[str, str], pauses: bool):
+def test_response_decides_whether_to_pause(status: int, headers: dict[str, str], pauses: bool):
     limiter = RateLimiter()
     limiter.update_from_response(status, headers)
     assert (50 < limiter.cooldown_remaining() <= 60) == pauses

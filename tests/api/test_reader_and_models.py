@@ -1,4 +1,4 @@
-"""Each answer is read field by field: what is missing or mistyped is named, what is unknown is ignored."""
+"""Each response is read field by field: what is missing or mistyped is named, what is unknown is ignored."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ LINE = {
     "pricing": {"unit_amount_decimal": "0.5"},
     "quantity": 250,
 }
-ANSWERS: dict[str, tuple[Callable[[CfBillingClient], Model], Any]] = {
+READS: dict[str, tuple[Callable[[CfBillingClient], Model], Any]] = {
     "checkTopupStatus": (
         lambda client: client.get_topup_status("in_1"),
         {"payment_intent_id": "in_1", "status": "pending"},
@@ -175,12 +175,12 @@ def changed(result: Any, path: str, value: object) -> Any:
     return copied
 
 
-def answer(sandbox: Sandbox, client: CfBillingClient, operation: str, result: object) -> Model:
+def model_of(sandbox: Sandbox, client: CfBillingClient, operation: str, result: object) -> Model:
     envelope = {"success": True, "errors": [], "messages": [], "result": result}
-    if operation == "getTopupLimits":  # asked only where its successor is missing
+    if operation == "getTopupLimits":  # called only if its successor is missing
         sandbox.fault("getTopupEligibility", "status", status=404)
     sandbox.fault(operation, "garbage", body=json.dumps(envelope))
-    return ANSWERS[operation][0](client)
+    return READS[operation][0](client)
 
 
 def said(model: Model) -> dict[str, Any]:
@@ -188,17 +188,17 @@ def said(model: Model) -> dict[str, Any]:
     return {name: value for name, value in model.to_dict().items() if name != "server_time"}
 
 
-def told(sandbox: Sandbox, client: CfBillingClient, operation: str, result: object) -> str:
+def error_message(sandbox: Sandbox, client: CfBillingClient, operation: str, result: object) -> str:
     with pytest.raises(CfBillingMalformedResponseError) as caught:
-        answer(sandbox, client, operation, result)
+        model_of(sandbox, client, operation, result)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(("operation", "path"), each(REQUIRED))
 def test_bad_required_field_is_named(sandbox: Sandbox, client: CfBillingClient, operation: str, path: str):
-    good = ANSWERS[operation][1]
+    good = READS[operation][1]
     for value in (ABSENT, None, ["seti_hidden"]):
-        message = told(sandbox, client, operation, changed(good, path, value))
+        message = error_message(sandbox, client, operation, changed(good, path, value))
         assert f"result.{path}" in message
         assert "hidden" not in message
 
@@ -207,37 +207,37 @@ def test_bad_required_field_is_named(sandbox: Sandbox, client: CfBillingClient, 
 def test_optional_field_may_be_absent_but_not_mistyped(
     sandbox: Sandbox, client: CfBillingClient, operation: str, path: str
 ):
-    good = ANSWERS[operation][1]
-    missing = answer(sandbox, client, operation, changed(good, path, ABSENT))
-    null = answer(sandbox, client, operation, changed(good, path, None))
+    good = READS[operation][1]
+    missing = model_of(sandbox, client, operation, changed(good, path, ABSENT))
+    null = model_of(sandbox, client, operation, changed(good, path, None))
     assert said(missing) == said(null)
-    assert f"result.{path}" in told(sandbox, client, operation, changed(good, path, ["mistyped"]))
+    assert f"result.{path}" in error_message(sandbox, client, operation, changed(good, path, ["mistyped"]))
 
 
-@pytest.mark.parametrize("operation", ANSWERS)
+@pytest.mark.parametrize("operation", READS)
 @pytest.mark.parametrize("result", [None, [], "text", 7, True])
-def test_result_that_is_no_object_is_told(
+def test_result_that_is_no_object_is_reported(
     sandbox: Sandbox, client: CfBillingClient, operation: str, result: object
 ):
-    assert "result is not an object" in told(sandbox, client, operation, result)
+    assert "result is not an object" in error_message(sandbox, client, operation, result)
 
 
-@pytest.mark.parametrize("operation", ANSWERS)
+@pytest.mark.parametrize("operation", READS)
 def test_unknown_fields_are_ignored(sandbox: Sandbox, client: CfBillingClient, operation: str):
-    good = ANSWERS[operation][1]
+    good = READS[operation][1]
     more = {**good, "client_secret": "seti_hidden", "new_in_2027": {"amount": [1, 2]}}
 
-    model = answer(sandbox, client, operation, more)
+    model = model_of(sandbox, client, operation, more)
 
-    assert said(model) == said(answer(sandbox, client, operation, good))
+    assert said(model) == said(model_of(sandbox, client, operation, good))
     assert "hidden" not in repr(model) + json.dumps(model.to_dict())
 
 
-@pytest.mark.parametrize("operation", ANSWERS)
+@pytest.mark.parametrize("operation", READS)
 def test_model_is_frozen_and_its_dictionary_plain_json(
     sandbox: Sandbox, client: CfBillingClient, operation: str
 ):
-    model = answer(sandbox, client, operation, ANSWERS[operation][1])
+    model = model_of(sandbox, client, operation, READS[operation][1])
 
     for field in fields(model):
         with pytest.raises(FrozenInstanceError):
@@ -270,13 +270,13 @@ def test_model_is_frozen_and_its_dictionary_plain_json(
 def test_value_that_is_nearly_right_is_refused(
     sandbox: Sandbox, client: CfBillingClient, operation: str, path: str, value: object
 ):
-    message = told(sandbox, client, operation, changed(ANSWERS[operation][1], path, value))
+    message = error_message(sandbox, client, operation, changed(READS[operation][1], path, value))
     assert f"The response's result.{path} is" in message
 
 
 def test_unknown_choice_is_refused_with_the_known_ones(sandbox: Sandbox, client: CfBillingClient):
     result = {"payment_intent_id": "in_1", "status": "failed"}
-    message = told(sandbox, client, "checkTopupStatus", result)
+    message = error_message(sandbox, client, "checkTopupStatus", result)
     assert message == "The response's result.status is none of completed, pending"
 
 
@@ -297,7 +297,7 @@ def test_unknown_choice_is_refused_with_the_known_ones(sandbox: Sandbox, client:
 def test_topup_config_has_one_of_four_states(
     sandbox: Sandbox, client: CfBillingClient, result: dict[str, Any], state: str
 ):
-    config = answer(sandbox, client, "getTopupConfig", result)
+    config = model_of(sandbox, client, "getTopupConfig", result)
     assert isinstance(config, TopupConfig)
     assert config.state == state
     assert config.to_dict()["state"] == state
@@ -308,7 +308,7 @@ def test_topup_config_has_one_of_four_states(
 def test_last_failure_may_be_in_seconds_or_milliseconds(
     sandbox: Sandbox, client: CfBillingClient, unix_time: float
 ):
-    config = answer(sandbox, client, "getTopupConfig", CONFIG | {"lastFailedAt": unix_time})
+    config = model_of(sandbox, client, "getTopupConfig", CONFIG | {"lastFailedAt": unix_time})
     assert isinstance(config, TopupConfig)
     assert config.last_failed_at == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert config.to_dict()["last_failed_at"] == "2026-03-01T12:00:00+00:00"

@@ -18,14 +18,14 @@ from airflow_provider_cfbilling.api.errors import (
 from airflow_provider_cfbilling.api.http.envelope import Reply, result_of
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL, READ_TOKEN
-from tests.raw_servers import RawServer, answering, client_at, client_of, fresh_token, http, refused
+from tests.raw_servers import RawServer, client_at, client_of, fresh_token, http, refused, responding
 
 KEY = "0123456789abcdef0123456789abcdef01234"  # 37 hex digits, as a Global API Key had until 2026
 NEW_KEY = "cfk_" + "a1B2c3D4e5" * 4 + "0123abcd"
 TOKEN = "YQSn-xWAQiiEh9qM58wZNnyQS7FUdoqGIUAbrh7T"
 NEW_TOKEN = "cfut_" + "a1B2c3D4e5" * 4 + "0123abcd"
 EMAIL = {"email": "me@example.com"}
-ASKS = {
+CALLS = {
     "read": lambda client: client.get_credit_balance(),
     "charge": lambda client: client.create_topup(1000),
 }
@@ -49,17 +49,17 @@ BAD_BOTH = chained(
 LOCATION = refused(9109, "Cannot use the access token from location: 203.0.113.7")
 
 
-def refusal_of(ask: Any, body: object, status: int, **settings: Any) -> CfBillingError:
+def refusal_of(call: Any, body: object, status: int, **settings: Any) -> CfBillingError:
     with (
-        RawServer(answering(http(body, status))) as server,
+        RawServer(responding(http(body, status))) as server,
         client_at(server.url, **settings) as client,
         pytest.raises(CfBillingError) as caught,
     ):
-        ask(client)
+        call(client)
     return caught.value
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     ("status", "body", "settings", "reason", "said"),
     [
@@ -112,21 +112,21 @@ def refusal_of(ask: Any, body: object, status: int, **settings: Any) -> CfBillin
     ],
 )
 def test_credentials_fault_is_named_with_a_remedy(
-    ask: Any, status: int, body: object, settings: dict[str, Any], reason: str, said: str
+    call: Any, status: int, body: object, settings: dict[str, Any], reason: str, said: str
 ):
-    error = refusal_of(ask, body, status, **settings)
+    error = refusal_of(call, body, status, **settings)
 
     assert type(error) is CfBillingAuthenticationError
     assert error.reason == reason
     assert error.message.startswith("Cloudflare refused the credentials: ")
     assert said in error.message
     assert AMBIGUOUS not in error.message
-    assert error.message.endswith("Nothing was charged") == (ask is ASKS["charge"])
+    assert error.message.endswith("Nothing was charged") == (call is CALLS["charge"])
     assert not error.retryable
     assert len(str(error)) < 700
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -135,15 +135,15 @@ def test_credentials_fault_is_named_with_a_remedy(
         (400, refused(10000, "Authentication error")),
     ],
 )
-def test_refusal_without_a_reason_names_all_requirements(ask: Any, status: int, body: object):
-    error = refusal_of(ask, body, status)
+def test_refusal_without_a_reason_names_all_requirements(call: Any, status: int, body: object):
+    error = refusal_of(call, body, status)
     assert type(error) is CfBillingAuthenticationError
     assert error.reason is None
     assert AMBIGUOUS in error.message
 
 
-def test_missing_permission_is_told_as_such():
-    error = refusal_of(ASKS["read"], refused(10403, "Forbidden"), 403)
+def test_missing_permission_is_reported():
+    error = refusal_of(CALLS["read"], refused(10403, "Forbidden"), 403)
     assert type(error) is CfBillingPermissionError
     assert 'needs the permission "AI Gateway Read"' in error.message
 
@@ -161,14 +161,14 @@ def test_missing_permission_is_told_as_such():
 def test_other_refusals_are_not_taken_for_refused_credentials(
     status: int, body: object, kind: type[CfBillingError]
 ):
-    assert type(refusal_of(ASKS["read"], body, status)) is kind
+    assert type(refusal_of(CALLS["read"], body, status)) is kind
 
 
 # the chain
 
 
 def test_chain_is_kept_with_codes_and_messages():
-    error = refusal_of(ASKS["read"], chained((6111, "Invalid format"), code=7003, message="Bad"), 404)
+    error = refusal_of(CALLS["read"], chained((6111, "Invalid format"), code=7003, message="Bad"), 404)
     assert error.codes == (7003, 6111)
     assert "Bad: Invalid format (HTTP 404, code 7003, code 6111)" in str(error)
 
@@ -225,10 +225,10 @@ def test_chain_proves_nothing_by_itself():
     assert not Reply(400, json.dumps(envelope).encode()).proves_refusal
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
-def test_credentials_in_a_chain_are_hidden(ask: Any):
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_credentials_in_a_chain_are_hidden(call: Any):
     secret = fresh_token()
-    error = refusal_of(ask, chained((6111, f"Invalid format: Bearer {secret}")), 400, secret=secret)
+    error = refusal_of(call, chained((6111, f"Invalid format: Bearer {secret}")), 400, secret=secret)
     assert "Invalid format: Bearer ***" in str(error)
     assert secret not in f"{error} {error!r} {vars(error)}"
 
@@ -236,7 +236,7 @@ def test_credentials_in_a_chain_are_hidden(ask: Any):
 # the sandbox, as the real API
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -253,27 +253,27 @@ def test_credentials_in_a_chain_are_hidden(ask: Any):
     ],
 )
 def test_sandbox_refuses_each_kind_as_cloudflare_does(
-    sandbox: Sandbox, ask: Any, settings: dict[str, Any], reason: str
+    sandbox: Sandbox, call: Any, settings: dict[str, Any], reason: str
 ):
     with client_of(sandbox, **settings) as client, pytest.raises(CfBillingAuthenticationError) as caught:
-        ask(client)
+        call(client)
     assert caught.value.reason == reason
     assert sandbox.charges() == []
 
 
-@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
-def test_sandbox_refuses_a_token_from_a_foreign_address(sandbox: Sandbox, ask: Any):
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_sandbox_refuses_a_token_from_a_foreign_address(sandbox: Sandbox, call: Any):
     sandbox.configure(allowed_addresses=["203.0.113.0/24"])
     with client_of(sandbox, secret=sandbox.token) as client:
         with pytest.raises(CfBillingAuthenticationError, match=r"from location: 127\.0\.0\.1\. ") as caught:
-            ask(client)
+            call(client)
         assert caught.value.reason == "address"
         assert sandbox.charges() == []
         sandbox.configure(allowed_addresses=["203.0.113.0/24", "127.0.0.1"])
-        ask(client)
+        call(client)
 
 
-def test_permission_of_the_sandbox_is_still_told(sandbox: Sandbox):
+def test_sandbox_reports_a_missing_permission(sandbox: Sandbox):
     with (
         client_of(sandbox, secret=READ_TOKEN) as client,
         pytest.raises(CfBillingPermissionError, match='"AI Gateway Write"'),

@@ -15,12 +15,12 @@ from airflow_provider_cfbilling.api.http.rate_limiter import RateLimiter
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import client_of, fresh_token, refused
 
-ASK_TO_WAIT = [408, 425, 429, 500, 502, 503, 504, 520, 529]
+PAUSING_STATUSES = [408, 425, 429, 500, 502, 503, 504, 520, 529]
 
 
 @pytest.mark.parametrize("html", [False, True], ids=["json", "html"])
-@pytest.mark.parametrize("status", ASK_TO_WAIT)
-def test_read_waits_as_long_as_a_response_asks(sandbox: Sandbox, status: int, html: bool):
+@pytest.mark.parametrize("status", PAUSING_STATUSES)
+def test_read_waits_as_long_as_retry_after_says(sandbox: Sandbox, status: int, html: bool):
     if html and status in (408, 425):
         pytest.skip("a page in place of a 4xx is not Cloudflare's API, and not tried again")
     sandbox.fault("getTopupConfig", "status", status=status, html=html, headers={"retry-after": "1"})
@@ -32,8 +32,8 @@ def test_read_waits_as_long_as_a_response_asks(sandbox: Sandbox, status: int, ht
 
 
 def test_date_is_obeyed_too(sandbox: Sandbox):
-    asked = formatdate(sandbox.state()["now"] + 2, usegmt=True)
-    sandbox.fault("getTopupConfig", "status", status=503, headers={"retry-after": asked})
+    retry_after = formatdate(sandbox.state()["now"] + 2, usegmt=True)
+    sandbox.fault("getTopupConfig", "status", status=503, headers={"retry-after": retry_after})
     with client_of(sandbox, max_attempts=2) as client:
         client.get_topup_config()
     first, second = sandbox.requests()
@@ -113,7 +113,7 @@ def test_longer_pause_says_what_it_is_kept_for(
     assert limiter.is_unavailable == unavailable
 
 
-@pytest.mark.parametrize("status", [*ASK_TO_WAIT, 599])
+@pytest.mark.parametrize("status", [*PAUSING_STATUSES, 599])
 @pytest.mark.parametrize(
     ("value", "low", "high"),
     [("60", 50, 60), ("999999999", 3500, 3600), ("0", 0, 0), ("-5", 0, 0), ("soon", 0, 0), ("", 0, 0)],
@@ -127,7 +127,7 @@ def test_pause_is_bounded_and_needs_a_time(status: int, value: str, low: float, 
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 402, 403, 404, 409, 413, 422, 423, 499])
-def test_other_responses_hold_nobody_back(status: int):
+def test_other_responses_do_not_pause_calls(status: int):
     limiter = RateLimiter()
     limiter.update_from_response(status, {"Retry-After": "60"})
     assert limiter.cooldown_remaining() == 0
@@ -142,5 +142,5 @@ def test_every_response_error_carries_its_retry_after(status: int, body: bytes):
     assert caught.value.extended("more").retry_after_seconds == 7
 
 
-def test_error_without_a_response_asks_for_nothing():
+def test_error_without_a_response_has_no_retry_after():
     assert CfBillingError("m").retry_after_seconds is None

@@ -103,7 +103,7 @@ def test_each_exchange_of_a_connection_has_its_deadline():
     def serve(peer: Peer) -> None:
         for _ in range(5):
             peer.request()
-            time.sleep(0.3)  # five answers take longer than one may
+            time.sleep(0.3)  # five responses take longer than one may
             peer.send(http(ok(LIMITS)))
 
     with RawServer(serve) as server, client_at(server.url, read_timeout=1.2) as client:

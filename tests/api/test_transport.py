@@ -23,13 +23,13 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL
 from tests.raw_servers import (
     RawServer,
-    answering,
     client_at,
     client_of,
     http,
     ok,
     refused,
     refusing_port,
+    responding,
 )
 
 CONFIG = {"amount": 1000, "threshold": 50_000, "currency": "usd"}
@@ -173,8 +173,8 @@ def test_retry_after_is_obeyed_in_full(sandbox: Sandbox, as_date: bool):
     hour = 3600  # Cloudflare's clock is not ours
     sandbox.configure_server(clock_offset_seconds=hour)
     # A date has whole seconds, and so has the response's own: one more makes sure of one second.
-    asked = formatdate(sandbox.state()["now"] + 2, usegmt=True) if as_date else "1"
-    sandbox.fault("getTopupConfig", "status", status=429, headers={"retry-after": asked})
+    retry_after = formatdate(sandbox.state()["now"] + 2, usegmt=True) if as_date else "1"
+    sandbox.fault("getTopupConfig", "status", status=429, headers={"retry-after": retry_after})
 
     with client_of(sandbox, max_attempts=2) as client:
         client.get_topup_config()
@@ -221,7 +221,7 @@ def test_redirect_is_never_followed(
     sandbox: Sandbox, status: int, same_host: bool, credentials: dict[str, str]
 ):
     with (
-        RawServer(answering(http(ok(CONFIG)))) as elsewhere,
+        RawServer(responding(http(ok(CONFIG)))) as elsewhere,
         client_of(sandbox, max_attempts=5, **credentials) as client,
     ):
         location = f"{sandbox.base_url}/elsewhere" if same_host else elsewhere.url
@@ -238,7 +238,7 @@ def test_netrc_does_not_replace_the_credentials(tmp_path: Path, monkeypatch: pyt
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    with RawServer(answering(http(ok(CONFIG)))) as server:
+    with RawServer(responding(http(ok(CONFIG)))) as server:
         with client_at(server.url, secret="mine") as client:
             client.get_topup_config()
         with client_at(server.url, secret="mine", email="me@example.com") as client:
@@ -258,7 +258,7 @@ def test_global_api_key_opens_the_sandbox(sandbox: Sandbox):
 
 
 def test_headers_name_us_and_forbid_compression_and_caches():
-    with RawServer(answering(http(ok(CONFIG)))) as server, client_at(f"{server.url}/v4/") as client:
+    with RawServer(responding(http(ok(CONFIG)))) as server, client_at(f"{server.url}/v4/") as client:
         client.get_topup_config()
 
     (head,) = server.heads
@@ -273,7 +273,7 @@ def test_headers_name_us_and_forbid_compression_and_caches():
 
 
 def test_reads_share_a_connection():
-    with RawServer(answering(*[http(ok(CONFIG))] * 5)) as server, client_at(server.url) as client:
+    with RawServer(responding(*[http(ok(CONFIG))] * 5)) as server, client_at(server.url) as client:
         for _ in range(5):
             client.get_topup_config()
     assert server.connections == 1
@@ -281,7 +281,7 @@ def test_reads_share_a_connection():
 
 def test_connection_closed_by_the_server_is_replaced():
     with (
-        RawServer(answering(http(ok(CONFIG)))) as server,
+        RawServer(responding(http(ok(CONFIG)))) as server,
         client_at(server.url, max_attempts=2) as client,
     ):
         for _ in range(3):
@@ -291,9 +291,9 @@ def test_connection_closed_by_the_server_is_replaced():
 
 @pytest.mark.parametrize("too_much", [0, 1])
 def test_body_is_read_up_to_a_limit(too_much: int, monkeypatch: pytest.MonkeyPatch):
-    answer = ok(CONFIG)
-    monkeypatch.setattr(transport, "BODY_LIMIT_BYTES", len(json.dumps(answer)) - too_much)
-    with RawServer(answering(http(answer))) as server, client_at(server.url, max_attempts=5) as client:
+    envelope = ok(CONFIG)
+    monkeypatch.setattr(transport, "BODY_LIMIT_BYTES", len(json.dumps(envelope)) - too_much)
+    with RawServer(responding(http(envelope))) as server, client_at(server.url, max_attempts=5) as client:
         if too_much:
             assert "The response is larger than" in str(failure_of(client))
         else:

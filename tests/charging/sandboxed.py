@@ -1,4 +1,4 @@
-"""A task that tops up over real HTTP, try by try, in front of a sandbox whose time passes when told to."""
+"""A task that tops up over real HTTP, try by try, in front of a sandbox with a controllable clock."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ MAX_POLLS = 150
 
 
 def has_news(client: CfBillingClient, progress: Progress) -> bool:
-    """Tell what the trigger looks for: whether the next step would now do more than wait."""
+    """Return what the trigger polls for: whether the next step would now do more than wait."""
     query, *arguments = progress.poll_query()
     return query(client, *arguments) or progress.is_settlement_overdue
 
@@ -78,7 +78,7 @@ class Task:
     :ivar deferrable: whether its tries wait in the triggerer, which gets their progress as JSON.
     :ivar cleared: whether a user has cleared it.
     :ivar began_at: when the Dag run began, by this machine's clock.
-    :ivar looks: how often the latest try had nothing to do but wait.
+    :ivar polls: how often the latest try had nothing to do but wait.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Task:
         self.began_at = time.time()
         self.tries = 0
         self.cleared = False
-        self.looks = 0
+        self.polls = 0
         self.log = logging.getLogger("cfbilling.task")
 
     @property
@@ -125,7 +125,7 @@ class Task:
     def run(self, *, until: Callable[[Progress], bool] | None = None, **arguments: Any) -> dict[str, Any]:
         """Run the next try, to its end or until something holds; then it is as if killed."""
         self.tries += 1
-        self.looks = 0
+        self.polls = 0
         protocol = self.protocol(**arguments)
         progress = protocol.begin(cleared=self.cleared, began_at=self.began_at)
         while not protocol.is_done(progress):
@@ -139,15 +139,15 @@ class Task:
 
     def _wait(self, progress: Progress) -> Progress:
         kept = json.dumps(progress.to_json())
-        while self.looks < MAX_POLLS:
-            self.looks += 1
+        while self.polls < MAX_POLLS:
+            self.polls += 1
             self.passes(progress.seconds_until_next_poll(30.0))
             if not self.deferrable:
                 return progress
             progress = Progress.from_json(json.loads(kept))
             if has_news(self.client_of(progress.account_id or self.sandbox.account_id), progress):
                 return progress
-        raise AssertionError("it waits for ever")
+        raise AssertionError("it waits forever")
 
     def posts(self) -> int:
         return len(self.sandbox.requests("createTopup"))

@@ -85,7 +85,7 @@ def test_invoice_due_with_far_more_is_no_reason_not_to_charge(sandbox: Sandbox, 
 
 
 @pytest.mark.parametrize("leaves", ["nothing", "void"])
-def test_declined_card_is_charged_once_it_is_mended(sandbox: Sandbox, any_task: Task, leaves: str):
+def test_declined_card_is_charged_once_it_works_again(sandbox: Sandbox, any_task: Task, leaves: str):
     sandbox.configure(next_topup_outcome="declined", declined_leaves=leaves)
     with pytest.raises(CfBillingPaymentDeclinedError, match="Nothing was charged"):
         any_task.run()
@@ -93,7 +93,7 @@ def test_declined_card_is_charged_once_it_is_mended(sandbox: Sandbox, any_task: 
     any_task.cleared = True
     result = any_task.run()
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "charged")
-    assert any_task.looks <= 2
+    assert any_task.polls <= 2
 
 
 def test_declined_twice_and_then_lost_is_still_found_out(sandbox: Sandbox, any_task: Task):
@@ -120,9 +120,7 @@ def test_dead_invoice_is_ignored_after_a_charge_that_was_never_sent(
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-def test_open_invoice_of_a_declined_card_may_still_be_paid_so_it_is_not_charged_beside(
-    sandbox: Sandbox, task: Task
-):
+def test_open_invoice_of_a_declined_card_is_adopted_not_charged_again(sandbox: Sandbox, task: Task):
     sandbox.configure(next_topup_outcome="declined", declined_leaves="open")
     with pytest.raises(CfBillingPaymentDeclinedError):
         task.run()
@@ -143,11 +141,11 @@ def test_one_wrong_date_does_not_shorten_the_search(
     lose(sandbox)
     result = any_task.run(wait_seconds=None)
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "adopted")
-    assert any_task.looks <= 40
+    assert any_task.polls <= 40
 
 
 @pytest.mark.parametrize("seconds", [3600, -3600], ids=["ahead", "behind"])
-def test_wrong_date_at_the_intent_does_not_prolong_the_search_for_ever(
+def test_wrong_date_at_the_intent_does_not_prolong_the_search_forever(
     sandbox: Sandbox, any_task: Task, seconds: int, caplog: pytest.LogCaptureFixture
 ):
     sandbox.fault("getInvoiceHistory", "clock", seconds=seconds)
@@ -196,12 +194,12 @@ def test_topup_that_is_never_known_is_named_when_the_window_ends(sandbox: Sandbo
     with pytest.raises(CfBillingNotFoundError) as caught:
         task.run()
     assert f"Cloudflare accepted top-up {task.charged()} of 2500 cents ($25.00)" in str(caught.value)
-    assert task.looks >= 19
+    assert task.polls >= 19
     assert task.posts() == 1
 
 
 @pytest.mark.parametrize("charged", [True, False], ids=["charged", "not charged"])
-def test_history_that_refuses_to_be_paged_is_decided_by_its_first_page(
+def test_history_that_refuses_paging_is_decided_by_its_first_page(
     sandbox: Sandbox, task: Task, charged: bool
 ):
     sandbox.configure(per_page=2, page_parameter="refused")
@@ -211,9 +209,7 @@ def test_history_that_refuses_to_be_paged_is_decided_by_its_first_page(
     assert task.run(wait_seconds=None)["payment_intent_id"] == task.charged()
 
 
-def test_history_that_refuses_to_be_paged_and_hides_the_charge_is_left_to_a_person(
-    sandbox: Sandbox, task: Task
-):
+def test_history_that_refuses_paging_and_hides_the_charge_needs_a_person(sandbox: Sandbox, task: Task):
     sandbox.configure(per_page=2, page_parameter="refused")
     lose(sandbox)
     task.run(until=lambda progress: progress.phase == "reconcile")
@@ -243,7 +239,7 @@ def test_history_that_refuses_for_good_after_a_lost_charge(sandbox: Sandbox, any
         any_task.run()
     assert "A charge of 2500 cents ($25.00) may have been sent" in str(caught.value)
     assert not caught.value.retryable
-    assert any_task.looks >= 19
+    assert any_task.polls >= 19
     sandbox.clear_faults()
     assert any_task.run(wait_seconds=None)["payment_intent_id"] == any_task.charged()
 
@@ -263,7 +259,7 @@ def test_status_that_is_refused_after_the_charge(
 
 
 def test_settlement_that_is_refused_goes_on_by_the_status(sandbox: Sandbox, task: Task):
-    """The history only tells of failed payments: it is not needed for the one that is paid."""
+    """The history only reports failed payments: it is not needed for one that is paid."""
     sandbox.configure(settle_seconds=100)
     sandbox.fault("getInvoiceHistory", "status", status=403, skip=1, times=None)
     assert task.run()["status"] == "completed"

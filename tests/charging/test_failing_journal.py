@@ -36,7 +36,7 @@ def refuse(*states: str) -> Any:
 
 
 @pytest.mark.parametrize("state", ["started", "intent"])
-def test_nothing_is_charged_where_it_could_not_be_written_down_before(task: Task, state: str):
+def test_nothing_is_charged_if_it_cannot_be_recorded_first(task: Task, state: str):
     task.kept.before_write = refuse(state)
     with pytest.raises(RecordError, match="the journal is away"):
         task.run()
@@ -45,7 +45,7 @@ def test_nothing_is_charged_where_it_could_not_be_written_down_before(task: Task
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-def test_intent_of_which_it_is_not_known_whether_it_was_written_is_not_sent(task: Task):
+def test_intent_whose_write_is_uncertain_is_not_sent(task: Task):
     task.kept.after_write = refuse("intent")
     with pytest.raises(RecordError, match="the journal is away"):
         task.run()
@@ -56,7 +56,7 @@ def test_intent_of_which_it_is_not_known_whether_it_was_written_is_not_sent(task
 
 
 @pytest.mark.parametrize("states", [["accepted"], ["completed"], ["accepted", "completed"]], ids=str)
-def test_failed_write_after_the_charge_changes_nothing_but_what_the_next_try_knows(
+def test_failed_write_after_the_charge_is_logged_and_not_charged_again(
     any_task: Task, caplog: pytest.LogCaptureFixture, states: list[str]
 ):
     any_task.kept.before_write = refuse(*states)
@@ -68,7 +68,7 @@ def test_failed_write_after_the_charge_changes_nothing_but_what_the_next_try_kno
     assert any_task.posts() == 1
 
 
-def test_failed_write_of_not_charged_lets_the_next_try_look_again(sandbox: Sandbox, task: Task):
+def test_failed_write_of_not_charged_makes_the_next_try_search_again(sandbox: Sandbox, task: Task):
     sandbox.configure(topup_outcome="declined")
     task.kept.before_write = refuse("not_charged")
     with pytest.raises(CfBillingPaymentDeclinedError):
@@ -76,12 +76,12 @@ def test_failed_write_of_not_charged_lets_the_next_try_look_again(sandbox: Sandb
     sandbox.configure(topup_outcome="paid")
     task.kept.before_write = lambda _: None
     assert task.run()["payment_intent_id"] == task.charged()
-    assert task.looks >= 18
+    assert task.polls >= 18
 
 
 @pytest.mark.parametrize("cleared", [False, True])
-def test_superseded_try_reads_nothing_may_write_nothing_and_charges_nothing(task: Task, cleared: bool):
-    """So does Airflow's store treat a try that another one has taken over from."""
+def test_superseded_try_charges_nothing(task: Task, cleared: bool):
+    """Airflow's store refuses every write of a try that another one has taken over from."""
     task.cleared = cleared
     task.kept.before_write = refuse("started", "intent", "accepted", "completed", "not_charged")
     with pytest.raises(RecordError, match="the journal is away"):
@@ -102,7 +102,7 @@ def freeze(task: Task, times: int) -> None:
 
 
 @pytest.mark.parametrize("times", range(1, MAX_INTENTS))
-def test_intent_that_became_too_old_is_written_anew(task: Task, times: int):
+def test_expired_intent_is_written_again(task: Task, times: int):
     freeze(task, times)
     assert task.run()["outcome"] == "charged"
     assert task.kept.states == ["started", *["intent"] * (times + 1), "accepted", "completed"]
@@ -120,7 +120,7 @@ def test_machine_that_is_always_too_slow_charges_nothing(task: Task):
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charged(
+def test_process_frozen_before_its_charge_adopts_what_another_charged(
     sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
     client = task.client_of(sandbox.account_id)
@@ -137,7 +137,7 @@ def test_process_that_was_frozen_before_its_charge_adopts_what_another_has_charg
     assert task.posts() == 0
 
 
-def test_try_that_was_frozen_while_it_compared_the_clocks_adopts_nothing_older_than_the_dag_run(
+def test_try_frozen_while_comparing_clocks_adopts_nothing_older_than_the_dag_run(
     sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
     sandbox.add_invoice(AMOUNT_CENTS)
@@ -173,7 +173,7 @@ def test_new_amount_is_charged_once_the_old_one_is_proven_not_to_be(task: Task):
 
 
 @pytest.mark.parametrize("charged", [True, False], ids=["charged", "not charged"])
-def test_charge_is_looked_for_in_the_account_where_it_was_sent(any_task: Task, charged: bool):
+def test_charge_is_searched_for_in_its_own_account(any_task: Task, charged: bool):
     killed_after_the_charge(any_task, charged=charged)
     any_task.sandbox.configure(ANOTHER_ACCOUNT, settle_seconds=0)
     result = any_task.run(account_id=ANOTHER_ACCOUNT)
@@ -183,9 +183,7 @@ def test_charge_is_looked_for_in_the_account_where_it_was_sent(any_task: Task, c
     assert result["payment_intent_id"] == charge.invoice_id
 
 
-def test_charge_that_comes_to_light_late_is_adopted_from_the_account_where_it_was_sent(
-    sandbox: Sandbox, task: Task
-):
+def test_late_charge_is_adopted_from_its_own_account(sandbox: Sandbox, task: Task):
     not_charged(task)
     late = sandbox.add_invoice(AMOUNT_CENTS).id
     result = task.run(account_id=ANOTHER_ACCOUNT)

@@ -89,7 +89,7 @@ def test_balance_must_be_below_the_line(
         check(client, **order)
 
 
-def test_enough_balance_says_so_even_where_a_charge_would_be_refused(
+def test_enough_balance_is_reported_even_if_a_charge_would_be_refused(
     sandbox: Sandbox, client: CfBillingClient
 ):
     sandbox.configure(balance_cents=500.0, default_payment_method=None, max_cents=1000)
@@ -198,7 +198,7 @@ def test_history_is_read_no_further_than_the_period_reaches(sandbox: Sandbox, cl
     assert len(sandbox.requests("getInvoiceHistory")) == 1
 
 
-def test_api_that_does_not_turn_pages_suffices_where_its_first_page_reaches_back(
+def test_api_without_paging_suffices_if_its_first_page_reaches_back(
     sandbox: Sandbox, client: CfBillingClient
 ):
     sandbox.configure(per_page=2, page_parameter="ignored")
@@ -249,21 +249,21 @@ def history(page: int, invoices: list[tuple[str, float]], has_more: bool) -> dic
 
 
 def check_against(pages: dict[int, dict[str, Any]], **conditions: Any) -> int:
-    """Check an order against a history that the sandbox cannot tell; return how many pages were asked for."""
-    asked = 0
+    """Check an order against a history that no sandbox serves; return how many pages were requested."""
+    requested = 0
 
     def serve(peer: Peer) -> None:
-        nonlocal asked
+        nonlocal requested
         while True:
             peer.request()
             path = peer.path()
             number = int(path.partition("&page=")[2] or 1)
-            asked += "/invoice-history" in path
+            requested += "/invoice-history" in path
             peer.send(http(ok(pages[number] if "/invoice-history" in path else LIMITS)))
 
     with RawServer(serve) as server, client_at(server.url) as client:
         check(client, payment_method_id="pm_1", budget_period="day", **conditions)
-    return asked
+    return requested
 
 
 def test_invoice_that_moves_on_to_the_next_page_is_counted_once():
@@ -331,7 +331,7 @@ unreadable = pytest.mark.parametrize("fault", UNREADABLE.values(), ids=UNREADABL
 
 @unreadable
 @pytest.mark.parametrize("operation", ["getCreditBalance", "getInvoiceHistory"])
-def test_guard_that_the_user_asked_for_lets_nothing_pass_if_it_cannot_be_checked(
+def test_requested_guard_that_cannot_be_checked_stops_the_charge(
     sandbox: Sandbox, client: CfBillingClient, operation: str, fault: dict[str, Any]
 ):
     sandbox.configure(balance_cents=0.0)
@@ -341,7 +341,7 @@ def test_guard_that_the_user_asked_for_lets_nothing_pass_if_it_cannot_be_checked
 
 
 @unreadable
-def test_what_only_spares_a_request_never_stops_a_top_up(
+def test_optional_checks_never_stop_a_top_up(
     sandbox: Sandbox, client: CfBillingClient, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
 ):
     for operation in ("getCreditBalance", "getTopupEligibility", "getTopupLimits"):

@@ -1,4 +1,4 @@
-"""Reading the invoice history back to a moment, and knowing whether all of it was seen."""
+"""Reading the invoice history back to a point in time, and knowing whether all of it was seen."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,14 +33,14 @@ def invoices(sandbox: Sandbox, *hours: int, **details: Any) -> list[str]:
     return [added[hour] for hour in sorted(added, reverse=True)]
 
 
-def test_invoices_since_a_moment_are_found_and_that_moment_counts(sandbox: Sandbox, client: CfBillingClient):
+def test_invoices_since_a_time_are_found_inclusively(sandbox: Sandbox, client: CfBillingClient):
     newest, middle, _ = invoices(sandbox, 8, 9, 10)
     recent = invoices_since(client, at(9), "manual")
     assert ids(recent) == [newest, middle]
     assert recent.complete
 
 
-def test_without_a_moment_the_first_page_is_all_that_is_read(sandbox: Sandbox, client: CfBillingClient):
+def test_without_a_time_only_the_first_page_is_read(sandbox: Sandbox, client: CfBillingClient):
     sandbox.configure(per_page=2, page_parameter="honored")
     newest, middle, _ = invoices(sandbox, 8, 9, 10)
     recent = invoices_since(client, None, "manual")
@@ -55,7 +55,7 @@ def test_empty_history_is_complete(client: CfBillingClient):
 
 
 @pytest.mark.parametrize(("type", "count"), [("manual", 1), ("all", 3)])
-def test_only_invoices_of_the_type_asked_for_are_read(
+def test_only_invoices_of_the_requested_type_are_read(
     sandbox: Sandbox, client: CfBillingClient, type: Any, count: int
 ):
     invoices(sandbox, 8)
@@ -72,7 +72,7 @@ def test_pages_are_read_until_one_reaches_back_far_enough(sandbox: Sandbox, clie
     assert len(sandbox.requests("getInvoiceHistory")) == 3
 
 
-def test_page_that_ends_at_the_very_moment_is_not_the_last_one(sandbox: Sandbox, client: CfBillingClient):
+def test_page_that_ends_exactly_at_that_time_is_not_the_last(sandbox: Sandbox, client: CfBillingClient):
     sandbox.configure(per_page=2, page_parameter="honored")
     for _ in range(4):
         sandbox.add_invoice(1000, created=at(9).timestamp())
@@ -80,7 +80,7 @@ def test_page_that_ends_at_the_very_moment_is_not_the_last_one(sandbox: Sandbox,
 
 
 @pytest.mark.parametrize(("since", "complete"), [(8, False), (10, False), (11, True)])
-def test_api_that_does_not_turn_pages_proves_only_what_its_first_page_holds(
+def test_api_without_paging_proves_only_what_its_first_page_holds(
     sandbox: Sandbox, client: CfBillingClient, since: int, complete: bool
 ):
     sandbox.configure(per_page=3, page_parameter="ignored")
@@ -141,20 +141,20 @@ def page(number: int, hours: dict[str, int], *, has_more: bool) -> dict[str, Any
 
 @contextmanager
 def client_of_pages(*pages: dict[str, Any]) -> Iterator[CfBillingClient]:
-    """A client of a history that the sandbox cannot tell; each page is answered an hour after the other."""
+    """A client of a history that no sandbox serves; each page is sent an hour after the one before."""
 
     def serve(peer: Peer) -> None:
         for hours in range(len(pages)):
             peer.request()
             number = int(peer.path().partition("&page=")[2] or 1)
-            moment = format_datetime(NOON + timedelta(hours=hours), usegmt=True)
-            peer.send(http(ok(pages[number - 1]), Date=moment))
+            date = format_datetime(NOON + timedelta(hours=hours), usegmt=True)
+            peer.send(http(ok(pages[number - 1]), Date=date))
 
     with RawServer(serve) as server, client_at(server.url) as client:
         yield client
 
 
-def test_what_was_not_listed_when_the_first_page_was_read_may_be_missing_so_its_time_counts():
+def test_server_time_is_that_of_the_first_page():
     pages = [page(1, {"in_3": 11, "in_2": 10}, has_more=True), page(2, {"in_1": 9}, has_more=False)]
     with client_of_pages(*pages) as client:
         recent = invoices_since(client, at(1), "manual")
@@ -177,7 +177,7 @@ def test_history_that_is_not_newest_first_is_read_to_its_end():
 
 
 @pytest.mark.parametrize("has_more", [False, True])
-def test_api_that_counts_pages_in_another_way_is_not_asked_for_a_second_one(has_more: bool):
+def test_api_that_numbers_pages_differently_gets_one_request(has_more: bool):
     with client_of_pages(page(0, {"in_1": 11}, has_more=has_more)) as client:
         recent = invoices_since(client, at(9), "manual")
     assert ids(recent) == ["in_1"]

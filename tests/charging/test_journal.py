@@ -25,16 +25,16 @@ GOLDEN_PROGRESS = (
     '"not_found_deadline": 6.5, "recharges": 1, "should_wait": true}'
 )
 
-moments = st.floats(allow_nan=False, allow_infinity=False)
+timestamps = st.floats(allow_nan=False, allow_infinity=False)
 ids = st.text(max_size=30)
 intents = st.builds(
     ChargeIntent,
     account_id=ids,
     amount_cents=st.integers(),
-    at=moments,
-    written_at=moments,
+    at=timestamps,
+    written_at=timestamps,
     known_invoices=st.lists(ids, max_size=5).map(tuple),
-    write_delay_seconds=moments,
+    write_delay_seconds=timestamps,
 )
 topups = st.dictionaries(
     st.sampled_from(["payment_intent_id", "brand", "last4", "onboarding"]), ids | st.none() | st.booleans()
@@ -54,11 +54,11 @@ progresses = st.builds(
     record=records,
     phase=st.sampled_from(get_args(Phase)),
     outcome=st.none() | ids,
-    lookback_from=st.none() | moments,
-    reconcile_deadline=st.none() | moments,
-    reconcile_deadline_here=st.none() | moments,
-    settlement_deadline=st.none() | moments,
-    not_found_deadline=st.none() | moments,
+    lookback_from=st.none() | timestamps,
+    reconcile_deadline=st.none() | timestamps,
+    reconcile_deadline_here=st.none() | timestamps,
+    settlement_deadline=st.none() | timestamps,
+    not_found_deadline=st.none() | timestamps,
     recharges=st.integers(0),
     should_wait=st.booleans(),
 )
@@ -99,7 +99,7 @@ def test_record_of_a_later_release_is_refused_rather_than_misread(change: dict[s
         Record.from_json({**Record("started").to_json(), **change})
 
 
-def test_intent_is_written_down_some_time_after_its_moment():
+def test_intent_is_durable_only_after_its_write_delay():
     intent = ChargeIntent("a", 1000, at=100.0, written_at=90.0, write_delay_seconds=2.5)
     assert intent.durable_by == 102.5
     assert replace(intent, write_delay_seconds=0.0).durable_by == 100.0

@@ -1,4 +1,4 @@
-"""An order that cannot be meant is refused by the name of its parameter."""
+"""An invalid order is refused by the name of its parameter."""
 
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -38,7 +38,7 @@ from airflow_provider_cfbilling.charging.order import TopupOrder
     ],
     ids=repr,
 )
-def test_order_that_cannot_be_meant_is_refused_by_name(given: dict[str, Any], named: str):
+def test_invalid_order_is_refused_by_name(given: dict[str, Any], named: str):
     with pytest.raises(CfBillingInvalidRequestError, match=named):
         TopupOrder(**{"amount_cents": 1000} | given)
 
@@ -53,7 +53,7 @@ def test_order_that_cannot_be_meant_is_refused_by_name(given: dict[str, Any], na
     ],
     ids=repr,
 )
-def test_order_that_can_be_meant_is_taken_and_frozen(given: dict[str, Any]):
+def test_valid_order_is_accepted_and_frozen(given: dict[str, Any]):
     order = TopupOrder(amount_cents=1000, **given)
     with pytest.raises(FrozenInstanceError):
         order.amount_cents = 2000  # type: ignore[misc]

@@ -100,13 +100,13 @@ def test_end_of_the_wait_is_news(sandbox: Sandbox, client: CfBillingClient):
     assert has_news(client, waiting(sandbox, topup, give_up_in=-1))
 
 
-def test_failed_payment_is_told(sandbox: Sandbox, client: CfBillingClient):
+def test_failed_payment_is_reported(sandbox: Sandbox, client: CfBillingClient):
     failed = sandbox.add_invoice(2000, status="void").id
     with pytest.raises(PaymentFailedError):
         has_news(client, waiting(sandbox, failed))
 
 
-def test_cloudflare_answering_is_news_to_a_try_that_knows_nothing(sandbox: Sandbox, client: CfBillingClient):
+def test_response_is_news_to_a_try_that_knows_nothing(sandbox: Sandbox, client: CfBillingClient):
     progress = Progress(Record("started"), "lookback", lookback_from=time.time())
     sandbox.fault("getInvoiceHistory", "status", status=503)
     with pytest.raises(CfBillingUnavailableError):
@@ -114,7 +114,7 @@ def test_cloudflare_answering_is_news_to_a_try_that_knows_nothing(sandbox: Sandb
     assert has_news(client, progress)
 
 
-def test_looking_for_news_charges_nothing(sandbox: Sandbox, client: CfBillingClient):
+def test_polling_charges_nothing(sandbox: Sandbox, client: CfBillingClient):
     has_news(client, searching(sandbox))
     has_news(client, searching(sandbox, window_ends_in=-600))
     assert sandbox.requests("createTopup") == []
@@ -142,4 +142,4 @@ def test_adopted_charge_is_waited_for_at_the_usual_interval_after_the_window(san
     sandbox.configure(settle_seconds=3000)
     sandbox.fault("createTopup", "reset", when="after")
     assert task.run()["outcome"] == "adopted"
-    assert 98 <= task.looks + 2 <= 110
+    assert 98 <= task.polls + 2 <= 110

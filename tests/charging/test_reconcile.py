@@ -1,4 +1,4 @@
-"""Which invoices can be a charge whose answer was lost, and what their absence proves."""
+"""Which invoices can be a charge whose response was lost, and what their absence proves."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def intent(sandbox: Sandbox, amount_cents: int = 2000, *known: str) -> ChargeInt
 
 
 def matches(sandbox: Sandbox, client: CfBillingClient, **details: Any) -> bool:
-    """Tell whether the only invoice there is can be the charge."""
+    """Return whether the only invoice there is can be the charge."""
     invoice = sandbox.add_invoice(**{"amount_cents": 2000, "created": AT + 10} | details)
     found = find_candidate_invoices(client, intent(sandbox)).candidates
     assert found in ((), (invoice.id,))
@@ -37,7 +37,7 @@ def test_charge_is_no_older_than_its_intent_but_for_clocks(
     ("due_cents", "ours"),
     [(0, False), (1999, False), (2000, True), (2380, True), (2540, True), (2700, True), (2701, False)],
 )
-def test_charge_is_the_amount_asked_for_and_at_most_the_highest_tax(
+def test_charge_is_the_requested_amount_and_at_most_the_highest_tax(
     sandbox: Sandbox, client: CfBillingClient, due_cents: int, ours: bool
 ):
     assert matches(sandbox, client, amount_due_cents=due_cents) is ours
@@ -53,7 +53,7 @@ def test_automatic_top_up_is_not_the_charge(sandbox: Sandbox, client: CfBillingC
 
 
 @pytest.mark.parametrize("without", ["id", "created"])
-def test_invoice_that_cannot_be_told_is_no_match_and_leaves_it_unproven(
+def test_unidentifiable_invoice_is_no_match_and_leaves_it_unproven(
     sandbox: Sandbox, client: CfBillingClient, without: str
 ):
     sandbox.add_invoice(2000, created=AT + 10, without=without)
@@ -82,7 +82,7 @@ def test_without_an_intent_the_newest_invoices_are_seen_and_none_matches(
     assert sorted(found.invoices) == sorted(ids)
 
 
-def test_absence_is_proof_only_where_the_history_reaches_back(sandbox: Sandbox, client: CfBillingClient):
+def test_absence_is_proof_only_if_the_history_reaches_back(sandbox: Sandbox, client: CfBillingClient):
     sandbox.configure(per_page=2, page_parameter="ignored")
     for number in range(3):
         sandbox.add_invoice(9000, created=AT + number)
@@ -97,7 +97,7 @@ def test_found_is_dated_by_the_clock_of_cloudflare(sandbox: Sandbox, client: CfB
     assert at == pytest.approx(sandbox.requests()[-1].at, abs=5)
 
 
-def test_looking_reads_and_nothing_else(sandbox: Sandbox, client: CfBillingClient):
+def test_search_only_reads(sandbox: Sandbox, client: CfBillingClient):
     find_candidate_invoices(client, intent(sandbox))
     assert {request.method for request in sandbox.requests()} == {"GET"}
 

@@ -27,7 +27,7 @@ from tests.charging.sandboxed import (
 
 
 @pytest.mark.parametrize("fault", LOST, ids=lambda fault: fault["kind"])
-def test_lost_answer_is_adopted_not_charged_again(sandbox: Sandbox, any_task: Task, fault: dict[str, Any]):
+def test_lost_response_is_adopted_not_charged_again(sandbox: Sandbox, any_task: Task, fault: dict[str, Any]):
     sandbox.configure(history_lag_seconds=100)
     lose(sandbox, "after", **fault)
     result = any_task.run()
@@ -49,7 +49,7 @@ def test_charge_that_was_not_made_is_made_once_that_is_proven(
     assert any_task.posts() == 2
 
 
-def test_try_charges_anew_once_and_the_next_one_goes_on(any_task: Task):
+def test_try_charges_again_once_and_the_next_one_goes_on(any_task: Task):
     not_charged(any_task)
     assert any_task.posts() == 2
     assert any_task.run()["payment_intent_id"] == any_task.charged()
@@ -60,7 +60,7 @@ def test_try_charges_anew_once_and_the_next_one_goes_on(any_task: Task):
     ("due_cents", "is_ours"),
     [(2500, True), (2975, True), (3175, True), (3375, True), (3376, False), (5000, False)],
 )
-def test_invoice_is_ours_from_the_amount_asked_for_up_to_the_highest_tax(
+def test_invoice_is_ours_from_the_requested_amount_up_to_the_highest_tax(
     sandbox: Sandbox, any_task: Task, due_cents: int, is_ours: bool
 ):
     killed_after_the_charge(any_task)
@@ -120,7 +120,7 @@ def test_history_that_may_hide_the_charge_proves_nothing(
         sandbox.add_invoice(9000, without=without)
     with pytest.raises(ManualReviewRequiredError, match="whether the card was charged cannot be determined"):
         any_task.run()
-    assert any_task.looks >= 18  # it may yet come to light
+    assert any_task.polls >= 18  # it may still appear
     assert any_task.posts() == 1
 
 
@@ -143,15 +143,15 @@ def test_all_pages_since_the_intent_are_proof_that_nothing_was_charged(sandbox: 
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-def test_failed_looks_are_lived_with_while_the_window_is_open(sandbox: Sandbox, task: Task):
+def test_failed_polls_are_retried_while_the_window_is_open(sandbox: Sandbox, task: Task):
     killed_after_the_charge(task, charged=True)
     sandbox.fault("getInvoiceHistory", "status", status=503, times=7)
     sandbox.fault("getInvoiceHistory", "garbage", times=7)
     assert task.run()["payment_intent_id"] == task.charged()
-    assert task.looks >= 14
+    assert task.polls >= 14
 
 
-def test_failed_looks_end_the_try_with_the_window_and_the_next_try_finds_the_charge(
+def test_failed_polls_end_the_try_with_the_window_and_the_next_one_finds_the_charge(
     sandbox: Sandbox, task: Task
 ):
     killed_after_the_charge(task, charged=True)
@@ -159,7 +159,7 @@ def test_failed_looks_end_the_try_with_the_window_and_the_next_try_finds_the_cha
     with pytest.raises(ChargeUnconfirmedError, match="may have been sent") as caught:
         task.run()
     assert caught.value.retryable
-    assert 18 <= task.looks <= 22
+    assert 18 <= task.polls <= 22
     sandbox.clear_faults()
     assert task.run()["payment_intent_id"] == task.charged()
     assert task.posts() == 1

@@ -38,7 +38,7 @@ def test_open_top_up_is_not_settled(sandbox: Sandbox, client: CfBillingClient, a
 
 
 @pytest.mark.parametrize("outcome", ["void", "uncollectible"])
-def test_failed_payment_is_told_with_id_and_state(sandbox: Sandbox, client: CfBillingClient, outcome: str):
+def test_failed_payment_is_named_with_its_state(sandbox: Sandbox, client: CfBillingClient, outcome: str):
     sandbox.configure(topup_outcome=outcome)
     lost = client.create_topup(1000).payment_intent_id
     eventually(lambda: sandbox.charges()[0].status == outcome)
@@ -78,7 +78,7 @@ def test_status_is_what_counts_if_the_invoices_are_unreadable(
     assert is_settled(client, topup.payment_intent_id) is False
 
 
-def test_looking_charges_nothing(sandbox: Sandbox, client: CfBillingClient):
+def test_status_check_charges_nothing(sandbox: Sandbox, client: CfBillingClient):
     topup = client.create_topup(1000)
     for _ in range(3):
         is_settled(client, topup.payment_intent_id)

@@ -91,7 +91,7 @@ def test_try_after_one_that_only_started_charges_at_once(sandbox: Sandbox, task:
     assert task.posts() == 1
 
 
-def test_guard_that_says_no_leaves_nothing_but_the_start_behind(sandbox: Sandbox, task: Task):
+def test_guard_that_refuses_leaves_only_the_start_behind(sandbox: Sandbox, task: Task):
     sandbox.configure(balance_cents=500)
     with pytest.raises(TopupNotNeeded):
         task.run(only_if_balance_below_cents=500)
@@ -101,7 +101,7 @@ def test_guard_that_says_no_leaves_nothing_but_the_start_behind(sandbox: Sandbox
 
 
 @pytest.mark.parametrize("charged", [True, False], ids=["charged", "not charged"])
-def test_try_that_finds_an_intent_looks_before_it_charges(any_task: Task, charged: bool):
+def test_try_that_finds_an_intent_searches_before_it_charges(any_task: Task, charged: bool):
     killed_after_the_charge(any_task, charged=charged)
     result = any_task.run()
     assert result["payment_intent_id"] == any_task.charged()
@@ -109,15 +109,13 @@ def test_try_that_finds_an_intent_looks_before_it_charges(any_task: Task, charge
     assert any_task.posts() == (1 if charged else 2)
 
 
-@pytest.mark.parametrize(
-    ("later", "looks_at_least", "looks_at_most"), [(0, 18, 21), (400, 5, 8), (700, 0, 1)]
-)
-def test_window_counts_from_the_intent(any_task: Task, later: float, looks_at_least: int, looks_at_most: int):
+@pytest.mark.parametrize(("later", "min_polls", "max_polls"), [(0, 18, 21), (400, 5, 8), (700, 0, 1)])
+def test_window_counts_from_the_intent(any_task: Task, later: float, min_polls: int, max_polls: int):
     killed_after_the_charge(any_task)
     any_task.sandbox.configure(settle_seconds=0)
     any_task.passes(later)
     any_task.run(wait_seconds=None)
-    assert looks_at_least <= any_task.looks <= looks_at_most
+    assert min_polls <= any_task.polls <= max_polls
     assert any_task.posts() == 2
 
 
@@ -139,10 +137,10 @@ def test_window_counts_from_the_end_of_an_attempt_that_this_try_made(
     assert ends == [pytest.approx(task.time.now + 600, abs=3)]
 
 
-def test_slow_answer_of_the_history_does_not_shorten_the_window(
+def test_slow_history_response_does_not_shorten_the_window(
     sandbox: Sandbox, any_task: Task, monkeypatch: pytest.MonkeyPatch
 ):
-    """An intent bears the time of that answer, which may be long past when the charge is sent."""
+    """An intent has the time of that response, which may be long past when the charge is sent."""
     client = any_task.client_of(sandbox.account_id)
     get_invoice_history = client.get_invoice_history
 
@@ -159,7 +157,7 @@ def test_slow_answer_of_the_history_does_not_shorten_the_window(
     assert any_task.posts() == 1
 
 
-def test_charge_that_comes_to_light_at_the_end_of_the_window_is_adopted(sandbox: Sandbox, any_task: Task):
+def test_charge_that_appears_at_the_end_of_the_window_is_adopted(sandbox: Sandbox, any_task: Task):
     sandbox.configure(history_lag_seconds=595)
     killed_after_the_charge(any_task, charged=True)
     any_task.passes(300)
@@ -179,7 +177,7 @@ def test_not_charged_keeps_the_first_intent_and_counts_what_was_sent(sandbox: Sa
     assert record.first_intent.known_invoices == (known,)
 
 
-def test_charge_that_comes_to_light_late_is_adopted_before_any_check(sandbox: Sandbox, task: Task):
+def test_late_charge_is_adopted_before_any_check(sandbox: Sandbox, task: Task):
     not_charged(task)
     late = sandbox.add_invoice(AMOUNT_CENTS).id
     sandbox.configure(min_cents=50_000, default_payment_method=None, balance_cents=9999)
@@ -189,7 +187,7 @@ def test_charge_that_comes_to_light_late_is_adopted_before_any_check(sandbox: Sa
     assert len(sandbox.requests("getTopupEligibility")) == 2  # those of the first try
 
 
-def test_charge_that_comes_to_light_while_the_checks_are_made_is_adopted(
+def test_charge_that_appears_during_the_checks_is_adopted(
     sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
     not_charged(task)
@@ -205,7 +203,7 @@ def test_charge_that_comes_to_light_while_the_checks_are_made_is_adopted(
     assert task.posts() == 2
 
 
-def test_second_lost_charge_is_looked_for_among_newer_invoices_only(sandbox: Sandbox, task: Task):
+def test_second_lost_charge_is_searched_for_among_newer_invoices_only(sandbox: Sandbox, task: Task):
     not_charged(task)
     other = sandbox.add_invoice(AMOUNT_CENTS * 2).id
     lose(sandbox, "after")
@@ -240,11 +238,11 @@ def test_window_counts_from_the_start_of_a_try_that_knows_nothing(forgetful_task
     forgetful_task.passes(3600)
     result = forgetful_task.run(wait_seconds=None)
     assert (result["payment_intent_id"], result["outcome"]) == (forgetful_task.charged(), "charged")
-    assert 18 <= forgetful_task.looks <= 22
+    assert 18 <= forgetful_task.polls <= 22
 
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0], ids=["ahead", "behind"])
-def test_begin_of_the_dag_run_is_told_by_the_clock_of_cloudflare(sandbox: Sandbox, task: Task, ahead: float):
+def test_start_of_the_dag_run_is_taken_by_the_clock_of_cloudflare(sandbox: Sandbox, task: Task, ahead: float):
     task.cleared = True
     task.time.skew = ahead
     task.began_at = task.time.time() - 60
@@ -255,9 +253,7 @@ def test_begin_of_the_dag_run_is_told_by_the_clock_of_cloudflare(sandbox: Sandbo
     assert task.posts() == 0
 
 
-def test_worker_whose_clock_is_behind_does_not_overlook_the_charge_of_an_earlier_try(
-    sandbox: Sandbox, task: Task
-):
+def test_worker_whose_clock_is_behind_finds_the_charge_of_an_earlier_try(sandbox: Sandbox, task: Task):
     lost = sandbox.add_invoice(AMOUNT_CENTS, created=task.began_at + 10).id
     task.passes(900)
     task.cleared = True
@@ -270,7 +266,7 @@ def test_cloudflare_being_away_does_not_stop_a_try_that_knows_nothing(forgetful_
     lost = forgetful_task.sandbox.add_invoice(AMOUNT_CENTS).id
     forgetful_task.sandbox.fault("getInvoiceHistory", "status", status=503, times=5)
     if forgetful_task.deferrable:
-        with pytest.raises(CfBillingUnavailableError):  # told to the trigger, which looks again
+        with pytest.raises(CfBillingUnavailableError):  # reported to the trigger, which polls again
             forgetful_task.run()
         forgetful_task.sandbox.clear_faults()
     assert forgetful_task.run()["payment_intent_id"] == lost

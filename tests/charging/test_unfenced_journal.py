@@ -1,4 +1,4 @@
-"""Taking over where nobody refuses a write: what each try reads, writes and waits for."""
+"""Taking over in a store that refuses no write: what each try reads, writes and waits for."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ SENT = Record("intent", INTENT, INTENT, charge_requests=1)
 
 
 class Texts:
-    """A store that does what it is told, or what it is told to do instead.
+    """A store that does what is requested, or fails as configured.
 
     :ivar before_get: called with the number before each read.
     """
@@ -225,13 +225,13 @@ def test_try_stops_once_a_later_one_has_ended_and_removed_its_record(texts: Text
         this._check_not_superseded()
 
 
-@pytest.mark.parametrize("moment", range(2 * MAX_GAP + 2))
-def test_try_stops_whenever_a_later_one_ends_while_it_checks(texts: Texts, moment: int):
+@pytest.mark.parametrize("reads", range(2 * MAX_GAP + 2))
+def test_try_stops_whenever_a_later_one_ends_while_it_checks(texts: Texts, reads: int):
     """A later try that ends removes the earlier records first, and a check reads them last."""
     this, later = journal(texts, 1), journal(texts, 2)
     this.begin(STARTED, 6)
     later.begin(STARTED, 6)
-    left = [moment]
+    left = [reads]
 
     def ends(_: int) -> None:
         left[0] -= 1

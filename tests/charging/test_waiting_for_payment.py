@@ -27,22 +27,20 @@ from tests.charging.sandboxed import (
 # the wait
 
 
-def test_wait_that_times_out_says_what_to_look_at_and_the_next_try_resumes_it(
-    sandbox: Sandbox, any_task: Task
-):
+def test_wait_that_times_out_says_what_to_check_and_is_resumed(sandbox: Sandbox, any_task: Task):
     sandbox.configure(settle_seconds=500)
     with pytest.raises(StillPendingError) as caught:
         any_task.run(wait_seconds=100)
     assert f"Top-up {any_task.charged()} is pending after 100 s" in str(caught.value)
     assert "The card may need 3-D Secure, or was declined" in str(caught.value)
     assert "AI Gateway page of the Cloudflare dashboard" in str(caught.value)
-    assert any_task.looks <= 6
+    assert any_task.polls <= 6
     result = any_task.run(wait_seconds=1000)
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "resumed")
     assert any_task.posts() == 1
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
+@pytest.mark.parametrize("lost", [False, True], ids=["received", "lost"])
 @pytest.mark.parametrize("outcome", ["void", "uncollectible"])
 def test_failed_payment_ends_every_try_and_is_not_charged_again(
     sandbox: Sandbox, any_task: Task, outcome: str, lost: bool
@@ -70,10 +68,10 @@ def test_wait_outlives_a_cloudflare_that_is_away(sandbox: Sandbox, task: Task):
     sandbox.fault("checkTopupStatus", "status", status=503, times=4)
     sandbox.fault("checkTopupStatus", "garbage")
     assert task.run()["outcome"] == "charged"
-    assert task.looks >= 5
+    assert task.polls >= 5
 
 
-def test_wait_ends_at_once_where_the_credentials_are_refused(sandbox: Sandbox, task: Task):
+def test_wait_ends_at_once_if_the_credentials_are_refused(sandbox: Sandbox, task: Task):
     sandbox.configure(settle_seconds=600)
     task.run(until=is_accepted)
     sandbox.configure(token="another")
@@ -103,12 +101,12 @@ def test_refused_charge_is_proven_not_made_and_a_later_try_may_charge(
     with pytest.raises(error, match="Nothing was charged"):
         task.run()
     assert task.kept.states == ["started", "intent", "not_charged"]
-    assert (task.posts(), task.looks) == (1, 0)
+    assert (task.posts(), task.polls) == (1, 0)
     sandbox.configure(topup_outcome="paid")
     assert task.run()["payment_intent_id"] == task.charged()
 
 
-def test_log_tells_what_was_done_and_whether_money_moved(
+def test_log_says_what_was_done_and_whether_money_moved(
     sandbox: Sandbox, task: Task, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO)

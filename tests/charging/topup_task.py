@@ -41,7 +41,7 @@ MARGIN = 2.0
 # How what a process is about to do may go; first as it should.
 WAYS = {
     "read": ("done", "fails"),
-    "look": ("done", "fails", "not found"),
+    "query": ("done", "fails", "not found"),
     "history": ("done", "fails", "waits for its turn", "trickles in", "done, frozen", *SICK),
     "write": ("done", "fails", "done, raises", "done, killed", "lost", "late"),
     "intent": ("done", "fails", "done, raises", "done, killed", "lost", "late", "done, frozen"),
@@ -50,7 +50,7 @@ WAYS = {
     "takeover": ("done",),
     "idle": ("done", "deferred"),
     "charge": (
-        *("answered", "refused", "not sent", "vanishes"),
+        *("accepted", "refused", "not sent", "vanishes"),
         *(f"{how} in {share}" for how in ("killed", "lost", "timed out") for share in (1, 0, 0.5)),
         *(f"{how} in {share}" for how in ("killed, late", "late") for share in (1, 0.5)),
     ),
@@ -66,7 +66,7 @@ SKEWS = st.sampled_from([0, -60, 60])
 
 
 class _Claims(logging.Handler):
-    """Collects what is logged of money not moved where it has moved."""
+    """Checks each logged claim that no money has moved."""
 
     def __init__(self, task: TopupTask, process: Process) -> None:
         super().__init__()
@@ -120,10 +120,10 @@ class TopupTask(RuleBasedStateMachine):
         # As Airflow 2 does: it takes the success of a try that it gave up, and may overturn any.
         self.overturns = overturns and journal == "unfenced"
         self.successes: list[int] = []
-        self.has_looked = False
+        self.has_searched = False
         self.clocks = clocks
         self.sick_left = 1 if clocks == "sick" else 0
-        # What is due with less than was asked for is no proof of anything.
+        # An invoice due with less than the requested amount proves nothing.
         self.may_need_a_person = tax < 1
         if clocks == "sick":
             skew = skew_in_the_end = 0
@@ -190,7 +190,7 @@ class TopupTask(RuleBasedStateMachine):
         return protocol.result(progress)
 
     def _cleared_after(self, process: Process) -> int | None:
-        """Return the last earlier try that may have succeeded, as far as Airflow tells."""
+        """Return the last earlier try that may have succeeded, as far as Airflow knows."""
         successes = self.successes if self.overturns else []
         logged = max((min(number, process.number - 1) for number in successes), default=0)
         return (max(self.cleared_after, logged) or None) if process.number > 1 else None
@@ -247,7 +247,7 @@ class TopupTask(RuleBasedStateMachine):
         if stop.kind in ("idle", "takeover"):
             self.time.passed += stop.seconds
         if stop.kind == "history":
-            self.has_looked = True
+            self.has_searched = True
         process.go_on(how or WAYS.get(stop.kind, ("done",))[0])
         if process.is_over:
             self._check_end(process)
@@ -371,10 +371,10 @@ class TopupTask(RuleBasedStateMachine):
     @precondition(lambda self: self.journal == "kept" and not self.cleared and not self.current.is_over)
     @rule()
     def person_tops_up_by_the_same_amount_before(self) -> None:
-        """As long as no try has looked, it cannot be taken for the task's."""
+        """As long as no try has searched, it cannot be taken for the task's."""
         self._goes_on_to("history")
         record = json.loads(self.store.text) if self.store.text else {}
-        if record.get("state") == "started" and not self.has_looked:
+        if record.get("state") == "started" and not self.has_searched:
             self.time.passed += 5
             self.cloudflare.charge(AMOUNT_CENTS, of_the_task=False)
 

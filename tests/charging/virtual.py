@@ -1,5 +1,5 @@
-"""A world to explore the protocol in: time that passes when told to, processes that stop before each thing
-they do to the outside, a journal that several of them share."""
+"""A world to explore the protocol in: a controllable clock, processes that stop before each thing they do to
+the outside, a journal that several of them share."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ class VirtualTime:
     def monotonic(self) -> float:
         if self._running:
             return real.monotonic() + self.passed
-        # Far ahead of this machine's: the thread that cuts connections looks at the same clock, and would
+        # Far ahead of this machine's: the thread that cuts connections reads the same clock, and would
         # otherwise sleep too long.
         return self.now
 
@@ -57,7 +57,7 @@ class Stop:
 
 
 class Process:
-    """One try of a task in a process of its own, which goes on only when told how.
+    """One try of a task in a process of its own, which waits at each stop for how it goes.
 
     :param body: what it runs.
     :ivar stop: what it is about to do.
@@ -93,7 +93,7 @@ class Process:
         self._theirs.release()
 
     def meet(self, stop: Stop) -> str:
-        """Wait to be told how ``stop`` goes. Called by the process itself."""
+        """Wait for how ``stop`` goes, and return it. Called by the process itself."""
         self.stop = stop
         self._theirs.release()
         return self._resumed()
@@ -167,7 +167,7 @@ class SharedJournal:
 
 
 class Variables:
-    """What the tries of a task write, and anybody may: one text for each try.
+    """What the tries of a task write, superseded ones too: one text for each try.
 
     :ivar late: writes that have not come through yet.
     :ivar hidden_left: how many reads may still find nothing where there is something.

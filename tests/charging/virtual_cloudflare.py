@@ -1,4 +1,4 @@
-"""A Cloudflare kept in memory, and clients that stop before each request and are told how it goes."""
+"""A Cloudflare kept in memory, and clients that stop before each request and wait for how it goes."""
 
 import itertools
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class Bill:
 class MemoryCloudflare:
     """Charges, and lists what was charged, by the true time.
 
-    :param tax: what is due for one cent asked for.
+    :param tax: what is due for one requested cent.
     :ivar balance_cents: the balance before any top-up.
     """
 
@@ -151,7 +151,7 @@ class SandboxCloudflare:
         self._sandbox.add_invoice(amount_cents)
 
     def lose(self, kind: Any, when: Any, *, listed_after: float = 0.0) -> None:
-        """Lose the response to the next charge, which is made where ``when`` is ``after``."""
+        """Lose the response to the next charge, which is made if ``when`` is ``after``."""
         self._sandbox.configure(history_lag_seconds=listed_after)
         self._sandbox.fault("createTopup", kind, when)
 
@@ -173,7 +173,7 @@ class SandboxCloudflare:
 
 
 class WatchedClient:
-    """A client whose process stops before each request, and is told how it goes.
+    """A client whose process stops before each request, and waits for how it goes.
 
     :param latest: until when, by the true time, a charge must be listed.
     :param may_be_sick: whether a response may carry a wrong date.
@@ -196,18 +196,18 @@ class WatchedClient:
         self.process, self.time, self._latest = process, time, latest
 
     def get_credit_balance(self) -> CreditBalance:
-        return self._look(self.client.get_credit_balance)
+        return self._query(self.client.get_credit_balance)
 
     def get_topup_limits(self) -> TopupLimits:
-        return self._look(self.client.get_topup_limits)
+        return self._query(self.client.get_topup_limits)
 
     def get_topup_status(self, payment_intent_id: str) -> TopupStatus:
-        return self._look(lambda: self.client.get_topup_status(payment_intent_id))
+        return self._query(lambda: self.client.get_topup_status(payment_intent_id))
 
     def get_invoice_history(self, type: str, *, page: int = 1) -> InvoiceHistory:
-        return self._look(lambda: self.client.get_invoice_history(type, page=page), "history")
+        return self._query(lambda: self.client.get_invoice_history(type, page=page), "history")
 
-    def _look(self, look: Callable[[], Any], kind: Literal["look", "history"] = "look") -> Any:
+    def _query(self, query: Callable[[], Any], kind: Literal["query", "history"] = "query") -> Any:
         how = self.process.meet(Stop(kind))
         if how == "fails":
             raise CfBillingUnavailableError("Cloudflare could not respond")
@@ -216,14 +216,14 @@ class WatchedClient:
         if how == "waits for its turn":
             self.time.passed += 50
         self.cloudflare.keep_time()
-        answer = look()
+        response = query()
         if how == "trickles in":
             self.time.passed += 50
         if how in SICK and self._may_be_sick():
-            answer = replace(answer, server_time=answer.server_time + SICK[how])
+            response = replace(response, server_time=response.server_time + SICK[how])
         if how == "done, frozen":
             self.process.meet(Stop("frozen"))
-        return answer
+        return response
 
     def create_topup(
         self, amount_cents: int, payment_method_id: str | None, *, send_by: SendDeadline
@@ -252,7 +252,7 @@ class WatchedClient:
             bill = self.cloudflare.charge(
                 amount_cents, lands_after=lands_after, listed_after=listed_after, paid_after=20
             )
-        if how == "answered":
+        if how == "accepted":
             return Topup(bill.id, onboarding=None, brand="visa", last4="4242")
         raise CfBillingOutcomeUnknownError("No response. Whether it was carried out is not known")
 
@@ -265,7 +265,7 @@ class WatchedHttpClient(WatchedClient):
             self.cloudflare.decline()
         elif how == "vanishes":
             self.cloudflare.lose("reset", "before")
-        elif how != "answered":
+        elif how != "accepted":
             kind = {"timed out": "truncate", "killed": "drop"}.get(how, "reset")
             self.cloudflare.lose(kind, "after", listed_after=listed_after)
         topup: Topup = self.client.create_topup(amount_cents, "pm_sandbox_default", send_by=send_by)

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.real_airflow.deployment import AIRFLOW_VERSION
-from tests.real_airflow.processes import look_at
+from tests.real_airflow.processes import process_of
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -24,13 +24,13 @@ UI = Path(__file__).parents[2] / "demo" / "ui.py"
 
 
 def processes_of(home: Path) -> list[str]:
-    """Return the living processes that belong to an Airflow below ``home``, whoever their parent is."""
+    """Return the living processes that belong to an Airflow below ``home``, whatever their parent is."""
     found = []
     for entry in Path("/proc").iterdir():
         if (
             entry.name.isdecimal()
             and int(entry.name) != os.getpid()
-            and (process := look_at(int(entry.name)))
+            and (process := process_of(int(entry.name)))
         ):
             try:
                 environment = (entry / "environ").read_bytes()

@@ -131,7 +131,7 @@ class Cluster:
             self.start(machine)
 
     def works(self, worker: str) -> bool:
-        """Tell whether a worker takes tasks, since it was last started."""
+        """Return whether a worker takes tasks, since it was last started."""
         return self._said(worker).count(f"{worker} ready.") == self._starts[worker]
 
     def trigger(self, dag_id: str) -> None:
@@ -163,7 +163,7 @@ class Cluster:
         return [key for (key,) in self._database.rows(query, of=f"% of Dag {dag_id}, run %")]
 
     def triggers(self) -> list[int]:
-        """Return how many triggers each triggerer that has any looks after."""
+        """Return how many triggers each triggerer that has any runs."""
         query = "SELECT count(*) FROM trigger WHERE triggerer_id IS NOT NULL GROUP BY triggerer_id"
         return [number for (number,) in self._database.rows(query)]
 

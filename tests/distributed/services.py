@@ -124,7 +124,7 @@ class Postgres:
 
 
 class Broker:
-    """A database of this machine's Redis that nobody uses, and a prefix of its own for all keys."""
+    """A database of this machine's Redis that is not in use, and a prefix of its own for all keys."""
 
     def __init__(self) -> None:
         self.prefix = f"cfbilling-test-{secrets.token_hex(6)}:"

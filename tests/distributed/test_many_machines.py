@@ -51,7 +51,7 @@ def test_two_hundred_accounts_are_topped_up(topups: TopUps, summary: list[str]) 
 def test_killed_worker_leaves_its_posts_to_the_other(
     topups: TopUps, cluster: Cluster, cloudflare: Sandbox, summary: list[str]
 ) -> None:
-    """Half of the charges were made and lost their answers, half were not made; nobody can tell which."""
+    """Half of the charges were made and lost their responses, half were not made: no task can know which."""
     for _ in range(topups.plan.count // 2):
         cloudflare.fault("createTopup", "hang", "after")
         cloudflare.fault("createTopup", "hang", "before")
@@ -112,7 +112,7 @@ def test_others_take_over_from_killed_scheduler_and_triggerer(topups: TopUps, cl
 
 
 @pytest.mark.plan("restarted")
-def test_database_that_is_away_until_tries_die_charges_nobody_twice(
+def test_database_outage_that_ends_tries_charges_no_account_twice(
     topups: TopUps, cluster: Cluster, cloudflare: Sandbox, postgres: Postgres, summary: list[str]
 ) -> None:
     """Those that were charging can write down neither what they have done nor that they have failed."""

@@ -42,7 +42,7 @@ class Plan:
 
     :param first: the number of its first account.
     :param count: how many accounts it tops up, once each.
-    :param post_seconds: how long it waits for a charge to be answered.
+    :param post_seconds: how long it waits for the response to a charge.
     :param settle_seconds: from a charge to its settlement.
     """
 
@@ -62,7 +62,7 @@ class Plan:
         return _DAG.format(
             name=self.name,
             amount_cents=AMOUNT_CENTS,
-            window_seconds=self.post_seconds + 6,  # the least is 5 more
+            window_seconds=self.post_seconds + 6,  # the minimum is 5 more
             deferrable=self.deferrable,
             accounts=self.accounts,
         )
@@ -122,7 +122,7 @@ class TopUps:
         return self.plan.accounts[task.map_index]
 
     def requests(self, operation: str | None = None) -> list[SeenRequest]:
-        """Return what Cloudflare's stand-in was asked for these accounts."""
+        """Return the requests for these accounts that Cloudflare's stand-in has seen."""
         own = set(self.plan.accounts)
         return [each for each in self._sandbox.requests(operation) if account_in(each.path) in own]
 

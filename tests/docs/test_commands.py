@@ -1,7 +1,7 @@
 """The commands of each page are typed, one after the other, in one shell: as someone does who follows it.
 
 In place of Cloudflare stands a sandbox. What installs or builds is not done again here, where it has been:
-``pip install`` and ``make`` only have to know what is asked of them.
+``pip install`` and ``make`` only have to accept their arguments.
 """
 
 import os
@@ -77,7 +77,7 @@ def type_in(commands: Sequence[str], port: int, environment: dict[str, str]) -> 
         script.append(command)
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
-        # What is written is nobody else's; what is made, is made in a clone.
+        # What is written stays in this test's own folder; what is made, is made in a clone.
         cwd=ROOT if any(command.startswith("make ") for command in commands) else environment["AIRFLOW_HOME"],
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Whoever meets a message finds it in the docs by searching for its first words."""
+"""Every message is found in the docs by searching for its first words."""
 
 import ast
 import re

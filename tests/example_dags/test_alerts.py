@@ -61,7 +61,7 @@ def test_declined_topup_is_mailed(sandbox: Sandbox, dag_folder: DagFolder, mailb
 def test_topup_that_needs_a_person_is_mailed(
     sandbox: Sandbox, dag_folder: DagFolder, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its response is lost, and meanwhile somebody buys the same: which invoice is whose is not shown."""
+    """Its response is lost, and meanwhile another user buys the same: which invoice is whose is not shown."""
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=3")
     sandbox.fault("createTopup", "hang", "after")
 

@@ -42,7 +42,7 @@ print(json.dumps(found))
 
 @pytest.fixture(autouse=True)
 def settled_at_once(sandbox: Sandbox) -> None:
-    """The examples look every 30 seconds, as one does in production: so the first look finds it done."""
+    """The examples poll every 30 seconds, as in production: so the first poll finds it done."""
     sandbox.configure(settle_seconds=0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.answers import too_many
+from tests.faults.responses import too_many
 from tests.faults.rows import (
     LATE,
     LOST_AND_CHARGED,
@@ -50,9 +50,9 @@ def kills() -> list[Row]:
         killed("with the response on its way", {"point": "POST topup body", "delay": between(0.001, 0.03)}),
         killed("in the POST, not charged", UNDER_WAY, faults=(post(hang),)),
         killed("in the POST, charged", UNDER_WAY, faults=(post(hang, when="after"),)),
-        killed("in mid-answer", UNDER_WAY, faults=(post(hang, when="middle"),)),
+        killed("in mid-response", UNDER_WAY, faults=(post(hang, when="middle"),)),
         killed("in the POST, charged late", UNDER_WAY, faults=(post(hang, **LATE),)),
-        killed("once the id is told", {"point": "told"}),
+        killed("once the id is in XCom", {"point": "pushed"}),
         killed(
             "waiting for a lost charge",
             {"point": "GET invoice-history", "since": "POST topup", "delay": between(0, 0.5)},
@@ -80,7 +80,7 @@ def kills() -> list[Row]:
         ),
         killed("as it resumes", {"point": "resume"}, deferrable=True),
         killed(
-            "as it resumes after a lost answer",
+            "as it resumes after a lost response",
             {"point": "resume"},
             faults=(any_lost_and_charged,),
             deferrable=True,
@@ -99,7 +99,7 @@ def kills() -> list[Row]:
             account={"settle_seconds": 1.0},
         ),
         Row(
-            "triggerer killed looking for a lost charge",
+            "triggerer killed searching for a lost charge",
             (one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),),
             deferrable=True,
             triggerer_dies=(between(0, 0.5), between(0, 1)),
@@ -134,7 +134,7 @@ def orphans() -> list[Row]:
         rows += [
             frozen("between intent and POST", {"point": "written:intent"}),
             frozen("checking", {"point": one_of("GET topup/eligibility", "GET credit-balance")}),
-            frozen("as it looks at the history", {"point": "GET invoice-history"}),
+            frozen("as it queries the history", {"point": "GET invoice-history"}),
             frozen("as it connects for the POST", {"point": "connected", "nth": 2}),
             frozen(
                 "with the response on its way", {"point": "POST topup body", "delay": between(0.02, 0.06)}
@@ -163,7 +163,7 @@ def orphans() -> list[Row]:
             ),
             frozen("before the journal's completed", {"point": "write:completed"}),
             frozen("after the journal's completed", {"point": "written:completed"}),
-            frozen("before its success is told", {"point": "succeeded"}),
+            frozen("before its success is reported", {"point": "succeeded"}),
             frozen("forgetting", {"point": one_of("delete", "deleted")}, store=False),
         ]
     return rows
@@ -174,20 +174,20 @@ def failing_journals() -> list[Row]:
         strikes = tuple({"point": point, "act": "raise", "tries": on} for point in points)
         return Row(f"journal: {what}", strikes=(*strikes, *more.pop("deaths", ())), **more)
 
-    told: tuple[Plan, ...] = ({"point": "told"},)
+    pushed: tuple[Plan, ...] = ({"point": "pushed"},)
     waiting: tuple[Plan, ...] = ({"point": "POST topup/status"},)
     sent: tuple[Plan, ...] = ({"point": "POST topup", "delay": 0.02},)
     not_charged, lost = (LOST_AND_NOT_CHARGED,), (any_lost_and_charged,)
     rows = [
         broken("unreadable", "read"),
         broken("unreadable after a kill", "read", on=(2,), deaths=sent),
-        broken("unreadable after a lost answer", "read", on=(2,), faults=lost, deaths=told),
+        broken("unreadable after a lost response", "read", on=(2,), faults=lost, deaths=pushed),
         broken("intent is not written in two tries", "write:intent", on=(1, 2)),
         broken(
             "not_charged is not written after 429", "write:not_charged", faults=(too_many("createTopup"),)
         ),
         broken("accepted is not written, and killed", "write:accepted", deaths=waiting),
-        broken("adoption is not written, and killed", "write:accepted", faults=lost, deaths=told),
+        broken("adoption is not written, and killed", "write:accepted", faults=lost, deaths=pushed),
         # What was done once the intent is written needs no journal: one try is enough.
         broken("nothing is written after the intent", "write:accepted", "write:completed", in_one_try=True),
         broken("not_charged is not written", "write:not_charged", faults=not_charged, in_one_try=True),
@@ -201,7 +201,7 @@ def failing_journals() -> list[Row]:
 
 def variables_rows() -> list[Row]:
     """What only Variables do: they are written, or not, without a word; they are removed in the end."""
-    told: tuple[Plan, ...] = ({"point": "told"},)
+    pushed: tuple[Plan, ...] = ({"point": "pushed"},)
     sent: tuple[Plan, ...] = ({"point": "POST topup", "delay": 0.02},)
     lost = (any_lost_and_charged,)
 
@@ -213,7 +213,7 @@ def variables_rows() -> list[Row]:
         for state in STATES:
             strike = {"point": f"write:{state}", "act": act}
             rows.append(row(f"{state} is {does}", strike))
-            rows.append(row(f"{state} is {does}, and killed", strike, *told, faults=lost))
+            rows.append(row(f"{state} is {does}, and killed", strike, *pushed, faults=lost))
         rows.append(
             row(
                 f"not_charged is {does}",
@@ -226,9 +226,9 @@ def variables_rows() -> list[Row]:
     return [
         *rows,
         row("killed forgetting", after),
-        row("killed forgetting, after a retry", {**after, "tries": (2,), "nth": one_of(1, 2)}, *told),
+        row("killed forgetting, after a retry", {**after, "tries": (2,), "nth": one_of(1, 2)}, *pushed),
         row("killed forgetting, then cleared", {"point": one_of("delete", "deleted")}, story=cleared),
-        row("killed before its success is told", {"point": "succeeded"}),
+        row("killed before its success is reported", {"point": "succeeded"}),
         row(
             "killed forgetting what is skipped",
             {"point": one_of("delete", "deleted")},
@@ -243,7 +243,7 @@ def variables_rows() -> list[Row]:
         ),
         row(
             "a read finds nothing, and the response was lost",
-            *told,
+            *pushed,
             {"point": "read", "act": "blind", "nth": one_of(1, 2, 3, 4), "tries": (2,)},
             faults=lost,
         ),

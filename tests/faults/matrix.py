@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from itertools import product
 
-from tests.faults.answers import failing_reads, lost_answers
 from tests.faults.deaths import failing_journals, kills, orphans, variables_rows
+from tests.faults.responses import failing_reads, lost_responses
 from tests.faults.rows import Mode, Row
-from tests.faults.stories import asking_rows, longer_rows, rows_with_anything
+from tests.faults.stories import longer_rows, review_rows, rows_with_anything
 
 MODES = [Mode(deferrable, has_store) for deferrable, has_store in product((False, True), (True, False))]
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly
@@ -17,13 +17,13 @@ _GOLDEN = (5**0.5 - 1) / 2  # its multiples fall evenly
 
 def all_rows() -> list[Row]:
     return [
-        *lost_answers(),
+        *lost_responses(),
         *failing_reads(),
         *kills(),
         *orphans(),
         *failing_journals(),
         *variables_rows(),
-        *asking_rows(),
+        *review_rows(),
         *longer_rows(),
         *rows_with_anything(),
         *_to_a_target([*kills(), *orphans(), *failing_journals(), *variables_rows()]),

@@ -1,4 +1,4 @@
-"""Forked processes, and what answers them: the task state store, and Airflow's Variables."""
+"""Forked processes, and what responds to them: the task state store, and Airflow's Variables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.faults.worker import Line
 
-_MAX_LIFE = 120  # seconds, should nobody be left to end it
+_MAX_LIFE = 120  # seconds, if no process is left to end it
 _SET_PARENT_DEATH_SIGNAL = 1
 
 
@@ -30,7 +30,7 @@ def die_with_parent() -> None:
 class TaskStates:
     """What the api-server knows of tasks: which try of each one is the current one, and their values.
 
-    It is no process of its own, and a worker that is frozen in the middle of a write holds up nobody.
+    It is no process of its own, and a worker that is frozen in the middle of a write blocks no other.
     """
 
     def __init__(self) -> None:
@@ -50,33 +50,33 @@ class TaskStates:
         self._variables = {key: text for key, text in self._variables.items() if key[0] != task}
 
     def was_recorded(self, task: str, number: int) -> bool:
-        """Tell whether that try has ever written its Variable."""
+        """Return whether that try has ever written its Variable."""
         self._settle_late()
         return (task, number) in self._variables
 
-    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Read, or write where there is a value. A Variable is anybody's to read and to write."""
-        if "variable" in question:
-            return {"value": self._variable(question)}
-        if "successes" in question:
-            self._successes[question["task"]] += question["successes"]
-            return {"value": self._successes[question["task"]]}
-        task = self._task_of.get(question["ti_id"])
+    def respond(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Read, or write if there is a value. Every try may read and write a Variable."""
+        if "variable" in request:
+            return {"value": self._variable(request)}
+        if "successes" in request:
+            self._successes[request["task"]] += request["successes"]
+            return {"value": self._successes[request["task"]]}
+        task = self._task_of.get(request["ti_id"])
         if task is None:
             return {"refused": True, "value": None}
-        if "value" in question:
-            self._values[task, question["key"]] = json.dumps(question["value"])
+        if "value" in request:
+            self._values[task, request["key"]] = json.dumps(request["value"])
         return {
             "refused": False,
-            "value": json.loads(self._values.get((task, question.get("key", "")), "null")),
+            "value": json.loads(self._values.get((task, request.get("key", "")), "null")),
         }
 
-    def _variable(self, question: dict[str, Any]) -> str | None:
+    def _variable(self, request: dict[str, Any]) -> str | None:
         self._settle_late()
-        key = (question["task"], question["variable"])
-        if "text" in question:
-            at = time.monotonic() + question["late"]
-            self._late.append((at, key, question["text"]))
+        key = (request["task"], request["variable"])
+        if "text" in request:
+            at = time.monotonic() + request["late"]
+            self._late.append((at, key, request["text"]))
             self._settle_late()
         return self._variables.get(key)
 
@@ -89,7 +89,7 @@ class TaskStates:
 
 
 class Process:
-    """A forked process: what it tells and asks comes through a pipe, and its log goes into a file."""
+    """A forked process: what it reports and requests comes through a pipe, and its log goes into a file."""
 
     def __init__(
         self,
@@ -106,24 +106,24 @@ class Process:
             _be(Line(to_parent, from_parent), log, environment, run, arguments)
         os.close(to_parent)
         os.set_blocking(from_child, False)
-        self._pipes = (from_child, to_child, from_parent)  # the last one, so that answering never fails
+        self._pipes = (from_child, to_child, from_parent)  # the last one, so that responding never fails
         self._unread = b""
         self._states = states
         self.alive = True
 
     def news(self) -> list[dict[str, Any]]:
-        """Return what it told since the last time; ``alive`` is True as long as there may be more."""
+        """Return what it has reported since the last call; ``alive`` is True as long as there may be more."""
         ended = self.alive and os.waitpid(self.pid, os.WNOHANG)[0] != 0
         self._unread += self._read() if self.alive else b""
         *lines, self._unread = self._unread.split(b"\n")
-        told = [json.loads(line) for line in lines]
-        for news in told:
-            if "question" in news:
-                answer = self._states.answer(news["question"])
-                os.write(self._pipes[1], json.dumps(answer).encode() + b"\n")
+        messages = [json.loads(line) for line in lines]
+        for news in messages:
+            if "request" in news:
+                response = self._states.respond(news["request"])
+                os.write(self._pipes[1], json.dumps(response).encode() + b"\n")
         if ended:
             self._close()
-        return [news for news in told if "question" not in news]
+        return [news for news in messages if "request" not in news]
 
     def signal(self, number: signal.Signals) -> None:
         if self.alive:  # not waited for yet, so that the pid is still its own

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Plan = dict[str, Any]
 Draw = Callable[[random.Random], Any]
 
-# Shorter than the window by far: within it a late charge must come to light.
+# Shorter than the window by far: within it a late charge must appear.
 WINDOW = 5.0
 READ_TIMEOUT = 1.0
 SEND_WITHIN = 1.0
@@ -40,10 +40,10 @@ class Row:
     :param strikes: arguments of what befalls the workers.
     :param account: switches of the account.
     :param operator: arguments of the operator.
-    :param ends: ``charged``: one charge, reported with its id; ``person``: a person is asked, or the user;
-        ``skipped``: by the balance guard.
-    :param charges: how many charges there are when a person is asked.
-    :param out_of_tries: a person is asked because the tries are used up, not by an error without retry.
+    :param ends: ``charged``: one charge, reported with its id; ``person``: a person must review it, or the
+        user must act; ``skipped``: by the balance guard.
+    :param charges: how many charges there are when it ends with a person.
+    :param out_of_tries: it ends with a person because the tries are used up, not by an error without retry.
     :param in_one_try: no second try may be needed, unless the machine is too slow for the lab's short limits.
     :param beyond_promise: the charge is listed later than the window, so that it may be denied at first.
     :param says: what the last message must hold; ``{invoice}`` is the id of the charge's invoice.
@@ -53,7 +53,7 @@ class Row:
     :param store: only with the task state store (True), or only with Variables (False).
     :param deferrable: only deferrable (True), or only waiting in the worker (False).
     :param before: what is done to the sandbox first.
-    :param story: how it goes, where it is more than one task of one Dag run.
+    :param story: how it goes, if it is more than one task of one Dag run.
     """
 
     name: str
@@ -95,8 +95,8 @@ def drawn(value: Any, randomness: random.Random) -> Any:
     return value
 
 
-def between(least: float, most: float) -> Draw:
-    return lambda randomness: randomness.uniform(least, most)
+def between(low: float, high: float) -> Draw:
+    return lambda randomness: randomness.uniform(low, high)
 
 
 def one_of(*options: Any) -> Draw:
@@ -114,17 +114,17 @@ LOST: dict[str, Plan] = {
     "cut short": {"kind": "truncate"},
     "trickling": {"kind": "slow", "seconds": between(0.05, 0.3)},
     "with a trickling head": {"kind": "slow", "part": "head", "seconds": between(0.05, 0.3)},
-    "answered by a redirect": {"kind": "redirect", "status": one_of(301, 302, 303, 307, 308)},
-    "answered by 5xx in JSON": {"kind": "status", "status": ANY_5XX},
-    "answered by 5xx in HTML": {"kind": "status", "status": ANY_5XX, "html": True},
-    "answered by 4xx in HTML": {"kind": "status", "status": one_of(400, 403, 404, 409, 429), "html": True},
-    "answered by half a body": {"kind": "garbage", "status": one_of(200, 201)},
-    "answered by nothing": {"kind": "garbage", "body": "", "status": one_of(200, 204, 500)},
-    "answered by one key twice": {
+    "returning a redirect": {"kind": "redirect", "status": one_of(301, 302, 303, 307, 308)},
+    "returning 5xx in JSON": {"kind": "status", "status": ANY_5XX},
+    "returning 5xx in HTML": {"kind": "status", "status": ANY_5XX, "html": True},
+    "returning 4xx in HTML": {"kind": "status", "status": one_of(400, 403, 404, 409, 429), "html": True},
+    "returning half a body": {"kind": "garbage", "status": one_of(200, 201)},
+    "returning nothing": {"kind": "garbage", "body": "", "status": one_of(200, 204, 500)},
+    "returning one key twice": {
         "kind": "garbage",
         "body": _OK % '{"payment_intent_id": "in_1", "payment_intent_id": "in_2"}',
     },
-    "answered by other types": {
+    "returning other types": {
         "kind": "garbage",
         "body": one_of(
             _OK % "[]",
@@ -137,8 +137,8 @@ LOST: dict[str, Plan] = {
             "NaN",
         ),
     },
-    "answered by far too much": {"kind": "garbage", "size": 5 * 1024 * 1024},
-    "answered by 200 without success": {
+    "returning far too much": {"kind": "garbage", "size": 5 * 1024 * 1024},
+    "returning 200 without success": {
         "kind": "garbage",
         "body": '{"success": false, "errors": [{"code": 1, "message": "no"}], "result": null}',
     },

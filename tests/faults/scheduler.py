@@ -1,7 +1,7 @@
 """Stands in for Airflow's scheduler: runs a task in try after try, each in processes of its own.
 
-Nothing here blocks: whoever runs a task takes step after step of a generator, so that two tasks can run at
-the same time without a thread.
+Nothing here blocks: a task runs as a generator, step by step, so that two tasks can run at the same time
+without a thread.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class _Orphan:
 class Task:
     """One task of one Dag run.
 
-    :param hears: is told of every end of a try, as soon as it is known.
+    :param hears: is called with every end of a try, as soon as it is known.
     :ivar ending: how its last try ended.
-    :ivar told: how all of its tries ended.
+    :ivar endings: how all of its tries ended.
     :ivar struck: how often something befell its processes.
     """
 
@@ -75,7 +75,7 @@ class Task:
     tries: int = 3
     hears: Callable[[Task, dict[str, Any]], None] = lambda task, ending: None
     ending: dict[str, Any] = field(default_factory=lambda: {"ended": "never"})
-    told: list[dict[str, Any]] = field(default_factory=list)
+    endings: list[dict[str, Any]] = field(default_factory=list)
     struck: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class Task:
         """Try until a try ends well, or for good, or none are left."""
         for _ in range(self.tries):
             self.ending = yield from self._try()
-            self.told.append(self.ending)
+            self.endings.append(self.ending)
             self.hears(self, self.ending)
             if self.ending["ended"] in ("success", "skipped", "failed for good"):
                 break
@@ -185,7 +185,7 @@ class Task:
         uri = self.setting.connection_uri
         if run is run_trigger and self.setting.trigger:
             self.struck += 1
-            uri = {"broken": "cfbilling://nobody:token@", "missing": ""}[self.setting.trigger]
+            uri = {"broken": "cfbilling://no-account:token@", "missing": ""}[self.setting.trigger]
         environment = {"AIRFLOW_CONN_CFBILLING_DEFAULT": uri}
         process = Process(self.setting.log, environment, self.setting.states, run, *arguments)
         self._processes.append(process)
@@ -227,13 +227,13 @@ class Task:
             yield
         return ending or {"ended": "crashed"}
 
-    def _plan_thaw(self, moment: str) -> None:
+    def _plan_thaw(self, event: str) -> None:
         for orphan in self._orphans:
-            if orphan.thaw_at is None and orphan.strike.thaw == moment:
+            if orphan.thaw_at is None and orphan.strike.thaw == event:
                 orphan.thaw_at = time.monotonic() + orphan.strike.thaw_delay
 
     def _thaw(self) -> None:
-        """Let the orphans whose time has come go on; nobody asks for what they say."""
+        """Let the orphans whose time has come go on, and discard what they report."""
         for orphan in self._orphans:
             orphan.process.news()
             if orphan.thaw_at is not None and time.monotonic() >= orphan.thaw_at:

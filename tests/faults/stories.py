@@ -1,4 +1,4 @@
-"""Rows that ask for a person, that are longer than one run of one task, and that hold anything at all."""
+"""Rows that need a person, that are longer than one run of one task, and that hold anything at all."""
 
 from __future__ import annotations
 
@@ -31,50 +31,52 @@ _REFUSED = {"kind": "status", "when": "before"}
 _NOTHING = ("Nothing was charged",)
 
 
-def asking_rows() -> list[Row]:
-    """Where no machine can know, or the response is no."""
+def review_rows() -> list[Row]:
+    """What no machine can determine, and what is refused."""
 
-    def asked(name: str, *faults: Plan | Draw, charges: int = 1, **more: Any) -> Row:
+    def reviewed(name: str, *faults: Plan | Draw, charges: int = 1, **more: Any) -> Row:
         return Row(name, faults, ends="person", charges=charges, **more)
 
     history_refused = {"operation": "getInvoiceHistory", **_REFUSED, "status": 403, "skip": 1}
     return [
-        asked("two invoices can be it", post({"kind": "hang", "when": "after"}), story=_another_like_it),
-        asked(
+        reviewed("two invoices can be it", post({"kind": "hang", "when": "after"}), story=_another_like_it),
+        reviewed(
             "history does not reach back",
             LOST_AND_NOT_CHARGED,
             charges=0,
             account={"per_page": 1, "page_parameter": "ignored"},
             story=_others_since,
         ),
-        asked(
+        reviewed(
             "an invoice without a date",
             LOST_AND_NOT_CHARGED,
             charges=0,
             before=lambda trial: trial.past_invoice(without="created"),
         ),
-        asked(
+        reviewed(
             "an invoice without an id",
             LOST_AND_NOT_CHARGED,
             charges=0,
             before=lambda trial: trial.past_invoice(without="id"),
         ),
-        asked("card is declined", charges=0, account={"topup_outcome": "declined"}),
+        reviewed("card is declined", charges=0, account={"topup_outcome": "declined"}),
         *(
-            asked(f"POST refused by {status}", post({**_REFUSED, "status": status}), charges=0, says=_NOTHING)
+            reviewed(
+                f"POST refused by {status}", post({**_REFUSED, "status": status}), charges=0, says=_NOTHING
+            )
             for status in (400, 401, 402, 403, 404, 405, 413, 415, 422)
         ),
-        asked(
+        reviewed(
             "POST lost, account credit paid a part, or all",
             any_lost_and_charged,
             account={"credit_cents": one_of(625, 2625)},
             says=("cannot be determined", "{invoice}"),
         ),
-        asked(
+        reviewed(
             "POST lost, not charged, a smaller invoice", LOST_AND_NOT_CHARGED, charges=0, story=_a_smaller_one
         ),
         *(
-            asked(
+            reviewed(
                 f"POST lost, then the history is {status} for good",
                 one_of(LOST_AND_CHARGED),
                 {"operation": "getInvoiceHistory", **_REFUSED, "status": status, "skip": 1, "times": None},
@@ -83,58 +85,58 @@ def asking_rows() -> list[Row]:
             for status in (400, 403, 404)
         ),
         *(
-            asked(
+            reviewed(
                 f"status is {status} for good",
                 {"operation": "checkTopupStatus", **_REFUSED, "status": status, "times": None},
                 says=("{invoice}",),
             )
             for status in (400, 403, 404)
         ),
-        asked(
-            "everything is 401 after a lost answer",
+        reviewed(
+            "everything is 401 after a lost response",
             LOST_AND_CHARGED,
             {"operation": "*", **_REFUSED, "status": 401, "skip": 3, "times": None},
             says=("may have been sent",),
         ),
-        asked(
+        reviewed(
             "everything is 401 after the charge",
             post({"kind": "slow", "when": "after", "seconds": 0.0001}),
             {"operation": "*", **_REFUSED, "status": 401, "skip": 3, "times": None},
             says=("{invoice}",),
         ),
-        asked(
+        reviewed(
             "balance is gone, with a guard",
             {"operation": "getCreditBalance", **_REFUSED, "status": 404, "times": None},
             charges=0,
             operator={"only_if_balance_below_cents": 1000},
         ),
-        asked("payment is void", account={"topup_outcome": one_of("void", "uncollectible")}),
-        asked(
-            "payment is void, after a lost answer",
+        reviewed("payment is void", account={"topup_outcome": one_of("void", "uncollectible")}),
+        reviewed(
+            "payment is void, after a lost response",
             any_lost_and_charged,
             account={"topup_outcome": one_of("void", "uncollectible")},
         ),
-        asked(
-            "card asks for 3-D Secure",
+        reviewed(
+            "card requires 3-D Secure",
             account={"topup_outcome": "requires_action"},
             operator={"timeout": 0.6},
             out_of_tries=True,
         ),
-        asked("amount is out of limits", charges=0, account={"min_cents": 5000}),
-        asked(
+        reviewed("amount is out of limits", charges=0, account={"min_cents": 5000}),
+        reviewed(
             "budget is used up",
             charges=0,
             before=lambda trial: trial.past_invoice(),
             operator={"budget_cents": 2600, "budget_period": "month"},
         ),
-        asked("no card", charges=0, account={"default_payment_method": None}),
-        asked(
+        reviewed("no card", charges=0, account={"default_payment_method": None}),
+        reviewed(
             "credentials refused before the POST",
             {"operation": "*", **_REFUSED, "status": 401, "times": None},
             charges=0,
         ),
         Row(
-            "credentials refused once after a lost answer",
+            "credentials refused once after a lost response",
             (LOST_AND_CHARGED, history_refused),
             in_one_try=True,
         ),
@@ -144,7 +146,7 @@ def asking_rows() -> list[Row]:
 
 def _another_like_it(trial: Trial) -> Steps:
     task = trial.task()
-    # Before the POST's time is up, so that the first look sees both.
+    # Before the POST's time is up, so that the first search finds both.
     yield from together(task.run(), _once(trial.charges, lambda: trial.past_invoice(amount_cents=2500)))
 
 
@@ -178,8 +180,8 @@ def longer_rows() -> list[Row]:
     return [
         Row("cleared after success", story=cleared),
         Row("cleared after success, store discarded", story=_cleared_and_discarded),
-        Row("cleared after a lost answer", (any_lost_and_charged,), story=cleared),
-        Row("cleared after a lost answer, store discarded", lost, story=_cleared_and_discarded),
+        Row("cleared after a lost response", (any_lost_and_charged,), story=cleared),
+        Row("cleared after a lost response, store discarded", lost, story=_cleared_and_discarded),
         Row(
             "cleared when the tries are used up",
             strikes=({"point": "POST topup body", "delay": between(0, 0.1), **in_both},),
@@ -188,7 +190,7 @@ def longer_rows() -> list[Row]:
         ),
         Row(
             "cleared when the tries are used up, store discarded",
-            strikes=({"point": "told", **in_both},),
+            strikes=({"point": "pushed", **in_both},),
             tries=2,
             story=_cleared_and_discarded,
         ),
@@ -203,11 +205,11 @@ def longer_rows() -> list[Row]:
                 one_of(LOST_AND_CHARGED, LOST_AND_NOT_CHARGED),
                 {"operation": "getInvoiceHistory", **_REFUSED, "status": 403, "skip": 1, "times": None},
             ),
-            story=_mended_and_cleared,
+            story=_fixed_and_cleared,
         ),
         Row("two mapped tasks", (), story=_mapped),
         Row(
-            "two mapped tasks, answers lost",
+            "two mapped tasks, responses lost",
             (post(LOST["reset"], when="after"), LOST_AND_CHARGED),
             story=_mapped,
         ),
@@ -218,21 +220,21 @@ def longer_rows() -> list[Row]:
         ),
         Row(
             "two mapped tasks, killed",
-            strikes=({"point": one_of("POST topup", "POST topup body", "told")},),
+            strikes=({"point": one_of("POST topup", "POST topup body", "pushed")},),
             story=_mapped,
         ),
         Row("two Dag runs", story=_two_runs),
-        Row("two Dag runs, answers lost", (any_lost_and_charged, any_lost_and_charged), story=_two_runs),
+        Row("two Dag runs, responses lost", (any_lost_and_charged, any_lost_and_charged), story=_two_runs),
         Row("two Dag runs, second POST not made", ({**LOST_AND_NOT_CHARGED, "skip": 1},), story=_two_runs),
         Row(
             "two Dag runs, killed",
-            strikes=({"point": one_of("POST topup", "POST topup body", "told")},),
+            strikes=({"point": one_of("POST topup", "POST topup body", "pushed")},),
             story=_two_runs,
         ),
     ]
 
 
-def _mended_and_cleared(trial: Trial) -> Steps:
+def _fixed_and_cleared(trial: Trial) -> Steps:
     task = trial.task()
     yield from task.run()
     trial.sandbox.clear_faults()
@@ -256,7 +258,7 @@ def _two_runs(trial: Trial) -> Steps:
 
 
 def rows_with_anything() -> list[Row]:
-    """Any lost answer, with any death, with any failing reads, with any failing journal."""
+    """Any lost response, with any death, with any failing reads, with any failing journal."""
 
     def any_post(r: Random) -> Plan:
         lost = dict(r.choice(list(LOST.values())))
@@ -278,7 +280,7 @@ def rows_with_anything() -> list[Row]:
         "connected",
         "POST topup",
         "POST topup body",
-        "told",
+        "pushed",
         "GET invoice-history",
         "POST topup/status",
     ]
@@ -298,12 +300,12 @@ def rows_with_anything() -> list[Row]:
         "act": one_of("lose", "late", "kill"),
         "tries": one_of((1,), (2,), (1, 2)),
     }
-    # Not between the last look at the clock and the last byte of the POST: no client could help that.
+    # Not between the last check of the clock and the last byte of the POST: no client could help that.
     frozen = {
         "point": one_of(
             "start",
             "resume",
-            "told",
+            "pushed",
             "succeeded",
             "delete",
             "GET invoice-history",
@@ -316,18 +318,21 @@ def rows_with_anything() -> list[Row]:
         "thaw_delay": between(0, 3),
     }
     return [
-        Row("anything: answers and deaths", (any_post,), (death, {**death, "tries": (2,)}), tries=6),
+        Row("anything: responses and deaths", (any_post,), (death, {**death, "tries": (2,)}), tries=6),
         Row(
-            "anything: answers, reads and deaths", (any_post, any_post, any_read, any_read), (death,), tries=8
+            "anything: responses, reads and deaths",
+            (any_post, any_post, any_read, any_read),
+            (death,),
+            tries=8,
         ),
         Row(
-            "anything: answers, journal and deaths",
+            "anything: responses, journal and deaths",
             (any_post,),
             (trouble, {**death, "tries": (2,)}),
             tries=7,
         ),
         Row(
-            "anything: answers and orphans",
+            "anything: responses and orphans",
             (any_post,),
             (frozen, {**frozen, "tries": (2,)}),
             tries=6,
@@ -339,7 +344,7 @@ def rows_with_anything() -> list[Row]:
             tries=9,
         ),
         Row(
-            "anything: answers, variables that fail silently and deaths",
+            "anything: responses, variables that fail silently and deaths",
             (any_post,),
             (silent, {**death, "tries": (2,)}),
             tries=7,

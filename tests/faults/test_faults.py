@@ -19,7 +19,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=110)
 
 
-def test_every_task_charges_at_most_once_and_tells_the_truth() -> None:
+def test_every_task_charges_at_most_once_and_reports_it() -> None:
     ran = python("-m", "tests.faults", "--trials", "90", "--seconds", "35")
     assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
 
@@ -39,6 +39,6 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_the_lab_sees_a_charge_of_an_orphan() -> None:
-    row = r"^frozen as it looks at the history, next try over \[waiting, variables\]$"
+    row = r"^frozen as it queries the history, next try over \[waiting, variables\]$"
     ran = python("-c", FENCE_IS_FORGOTTEN, "--rows", row, "--trials", "2")
     assert (ran.returncode, ran.stdout.count("double: --rows")) == (1, 2), ran.stdout + ran.stderr

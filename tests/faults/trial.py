@@ -18,16 +18,16 @@ from tests.faults.rows import READ_TIMEOUT, WINDOW, Mode, Row, drawn
 from tests.faults.scheduler import Ending, Setting, Task
 from tests.faults.worker import Strike
 
-Judgement = Literal["double", "false success", "false failure", "gave up", "right", "asks for a person"]
+Judgement = Literal["double", "false success", "false failure", "gave up", "right", "needs a person"]
 JUDGEMENTS: tuple[Judgement, ...] = (
     "double",
     "false success",
     "false failure",
     "gave up",
     "right",
-    "asks for a person",
+    "needs a person",
 )
-RIGHT = ("right", "asks for a person")
+RIGHT = ("right", "needs a person")
 
 _MAX_TRIAL = 300.0  # seconds
 _STEP = 0.01  # seconds
@@ -102,7 +102,7 @@ class Trial:
         return Verdict(self.row.name, str(self.mode), self._seed, judgement, why, met)
 
     def task(self, name: str = "topup", *, amount_cents: int = 2500) -> Task:
-        """A task of its own Dag run, or of one that its name tells apart."""
+        """A task of its own Dag run, or of one that its name distinguishes."""
         amount: dict[str, Any] = {"amount_cents": amount_cents}
         if self.row.to_target:
             amount = {"target_balance_cents": self.sandbox.balance_cents(self.account_id) + amount_cents}
@@ -152,7 +152,7 @@ class Trial:
         return drawn(plan, self._randomness)
 
     def _hear(self, task: Task, ending: Ending) -> None:
-        """Catch a lie when it is told. Meanwhile credits are spent, and more is missing to a target."""
+        """Catch a lie as it is reported. Meanwhile credits are spent, and more is missing to a target."""
         if self.row.to_target:
             spent = self._randomness.uniform(0, 900)
             balance_cents = self.sandbox.balance_cents(self.account_id) - spent
@@ -179,7 +179,7 @@ class Trial:
         if len(set(claimed)) != len(claimed):
             return "false success", "two tasks claim one charge"
         for task in self._tasks:
-            for ending in task.told:
+            for ending in task.endings:
                 if ending["ended"] == "success" and (wrong := self._wrong(task, ending["result"], charges)):
                     return "false success", wrong
         if self._lies:
@@ -208,9 +208,9 @@ class Trial:
                 if not _succeeded(task):
                     found = bool(self._charges_of(task, charges))
                     if not found and self._takes_for_its_own(task, charges):
-                        return "asks for a person", ""
+                        return "needs a person", ""
                     return "false failure" if found else "gave up", f"it ended: {task.ending}"
-                if self.row.in_one_try and len(task.told) > 1 and not self._machine_is_slow():
+                if self.row.in_one_try and len(task.endings) > 1 and not self._machine_is_slow():
                     return "gave up", "a second try was needed"
             return "right", ""
         expected = "skipped" if self.row.ends == "skipped" else "failed for good"
@@ -225,10 +225,10 @@ class Trial:
             # A machine that is too slow for the lab's limits loses the response to an accepted charge.
             if wanted not in message and "may have been sent" not in message:
                 return "false failure", f"does not say {wanted!r}: {message}"
-        return ("right" if expected == "skipped" else "asks for a person"), ""
+        return ("right" if expected == "skipped" else "needs a person"), ""
 
     def _takes_for_its_own(self, task: Task, charges: list[Charge]) -> bool:
-        """Tell whether a task asks a person about another's smaller charge: it may be its own, lowered."""
+        """Return whether a task leaves another's smaller charge to a person: it may be its own, lowered."""
         said = task.ending.get("message", "")
         return "due with less" in said and any(charge.invoice_id in said for charge in charges)
 
@@ -240,7 +240,9 @@ class Trial:
     def _story_of(self, folder: Path) -> str:
         """Return all that is known of a trial that is off."""
         lines = [
-            f"{task.name} try {n}: {told}" for task in self._tasks for n, told in enumerate(task.told, 1)
+            f"{task.name} try {n}: {ending}"
+            for task in self._tasks
+            for n, ending in enumerate(task.endings, 1)
         ]
         lines += [f"strikes {task.strikes}" for task in self._tasks]
         lines += [f"{charge}" for charge in self.charges()]

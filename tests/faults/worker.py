@@ -42,13 +42,13 @@ class Strike:
     """What befalls a worker.
 
     :param point: where: ``start`` and ``resume`` (the process has begun), ``read``, ``write:<state>`` and
-        ``written:<state>`` (the journal), ``delete`` and ``deleted`` (a Variable), ``connected``, ``told``
-        (the id is in XCom), ``succeeded`` (before Airflow is told), or a request as it leaves:
+        ``written:<state>`` (the journal), ``delete`` and ``deleted`` (a Variable), ``connected``, ``pushed``
+        (the id is in XCom), ``succeeded`` (before that is reported to Airflow), or a request as it leaves:
         ``POST topup``, ``POST topup body``, ``POST topup/status``, ``GET invoice-history``, ...
     :param act: ``kill``, ``freeze``, or ``raise``, which is for the journal's points. For those of Variables
         also ``lose`` (what is written or deleted stays as it was), ``late`` (it is done a little later) and
-        ``blind`` (a read finds nothing: an error of the database or of the api-server is no more to whoever
-        reads a Variable).
+        ``blind`` (a read finds nothing: an error of the database or of the api-server is no more than that to
+        the reader of a Variable).
     :param nth: the how manieth time that the process comes there.
     :param since: counted from when the process has come here.
     :param delay: seconds after that.
@@ -90,7 +90,7 @@ class Job:
 
 
 class StoreDownError(Exception):
-    """The task state store does not answer."""
+    """The task state store does not respond."""
 
 
 class SupersededError(Exception):
@@ -100,14 +100,16 @@ class SupersededError(Exception):
 class Fate:
     """Watches where a process has come to, and lets befall it what is planned for there."""
 
-    def __init__(self, strikes: tuple[Strike, ...], try_number: int, tell: Callable[[dict[str, Any]], None]):
-        self._tell = tell
+    def __init__(
+        self, strikes: tuple[Strike, ...], try_number: int, report: Callable[[dict[str, Any]], None]
+    ):
+        self._report = report
         self._seen: set[str] = set()
         self._planned = {i: strike for i, strike in enumerate(strikes) if try_number in strike.tries}
         self._left = {i: strike.nth for i, strike in self._planned.items()}
 
     def reached(self, point: str) -> str:
-        """Let happen what is planned here, and return what whoever calls must do."""
+        """Let happen what is planned here, and return what the caller must do."""
         self._seen.add(point)
         acts = []
         for i, strike in self._planned.items():
@@ -120,7 +122,7 @@ class Fate:
         return acts[-1] if acts else ""
 
     def _strike(self, number: int, strike: Strike) -> None:
-        self._tell({"strike": number})
+        self._report({"strike": number})
         if strike.act == "raise":
             raise StoreDownError(f"no response from the store at {strike.point}")
         if strike.act in _SIGNALS and not strike.delay:  # else the scheduler's stand-in sees to it
@@ -143,14 +145,14 @@ class Line:
     """A process's line to the stand-ins for Airflow."""
 
     def __init__(self, writer: int, reader: int) -> None:
-        self._writer, self._answers = writer, os.fdopen(reader)
+        self._writer, self._responses = writer, os.fdopen(reader)
 
-    def tell(self, news: dict[str, Any]) -> None:
+    def report(self, news: dict[str, Any]) -> None:
         os.write(self._writer, json.dumps(news).encode() + b"\n")
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        self.tell({"question": question})
-        return dict(json.loads(self._answers.readline()))
+    def call(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.report({"request": request})
+        return dict(json.loads(self._responses.readline()))
 
 
 class Store:
@@ -161,18 +163,18 @@ class Store:
 
     def get(self, key: str, default: Any = None) -> Any:
         self._reached("read")
-        value = self._line.ask({"ti_id": self._ti_id, "key": key})["value"]
+        value = self._line.call({"ti_id": self._ti_id, "key": key})["value"]
         return default if value is None else value
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
         self._reached(f"write:{value['state']}")
-        if self._line.ask({"ti_id": self._ti_id, "key": key, "value": value})["refused"]:
+        if self._line.call({"ti_id": self._ti_id, "key": key, "value": value})["refused"]:
             raise SupersededError("404: no such task instance")
         self._reached(f"written:{value['state']}")
 
 
 class Variables:
-    """Airflow Variables of one task: nobody's write is refused, and what fails need not say so."""
+    """Airflow Variables of one task: no write is refused, and what fails need not say so."""
 
     def __init__(self, line: Line, task: str, reached: Callable[[str], str]) -> None:
         self._line, self._task, self._reached = line, task, reached
@@ -183,7 +185,7 @@ class Variables:
     def get(self, number: int) -> str | None:
         if self._reached("read") == "blind":
             return None
-        text: str | None = self._ask(number)
+        text: str | None = self._call(number)
         return text
 
     def set(self, number: int, text: str) -> None:
@@ -197,16 +199,16 @@ class Variables:
 
     def _change(self, number: int, text: str | None, act: str) -> None:
         if act != "lose":
-            self._ask(number, text=text, late=_LATE_SECONDS if act == "late" else 0.0)
+            self._call(number, text=text, late=_LATE_SECONDS if act == "late" else 0.0)
 
-    def _ask(self, number: int, **change: Any) -> Any:
-        return self._line.ask({"variable": number, "task": self._task, **change})["value"]
+    def _call(self, number: int, **change: Any) -> Any:
+        return self._line.call({"variable": number, "task": self._task, **change})["value"]
 
 
 def run_task(job: Job, line: Line) -> None:
-    """Run the operator as a worker does, and tell how it ended."""
-    tell = line.tell
-    fate = Fate(job.strikes, job.try_number, tell)
+    """Run the operator as a worker does, and report how it ended."""
+    report = line.report
+    fate = Fate(job.strikes, job.try_number, report)
     sys.addaudithook(fate.audit)
     protocol.SEND_WITHIN_SECONDS = SEND_WITHIN
     protocol.TAKEOVER_MARGIN_SECONDS = TAKEOVER_MARGIN
@@ -238,29 +240,29 @@ def run_task(job: Job, line: Line) -> None:
         if refused and IS_AIRFLOW_2:
             context["ti"].try_number += 1  # refreshed from the database
         context["ti"].log_success()
-        tell(success)
+        report(success)
         if not refused or LISTENERS_AFTER_REFUSAL:
-            _tell_listeners(context["ti"])
+            _notify_listeners(context["ti"])
     except TaskDeferred as deferred:
         classpath, arguments = deferred.trigger.serialize()
-        tell({"ended": "deferred", "trigger": [classpath, arguments], "method": deferred.method_name})
+        report({"ended": "deferred", "trigger": [classpath, arguments], "method": deferred.method_name})
     except AirflowSkipException as reason:
-        tell({"ended": "skipped", "message": str(reason)})
+        report({"ended": "skipped", "message": str(reason)})
     except AirflowFailException as error:
-        tell({"ended": "failed for good", "message": str(error)})
+        report({"ended": "failed for good", "message": str(error)})
     except Exception as error:
         traceback.print_exc()
-        tell({"ended": "failed", "message": f"{type(error).__name__}: {error}"})
+        report({"ended": "failed", "message": f"{type(error).__name__}: {error}"})
 
 
-def _tell_listeners(ti: _TaskInstance) -> None:
-    """Tell who listens that the task has succeeded, as Airflow does in the task's own process."""
+def _notify_listeners(ti: _TaskInstance) -> None:
+    """Notify the listeners of the task's success, as Airflow does in the task's own process."""
     session = {"session": None} if _RELEASE < (3, 0) else {}
     get_listener_manager().hook.on_task_instance_success(previous_state=None, task_instance=ti, **session)
 
 
 def run_trigger(classpath: str, arguments: dict[str, Any], line: Line) -> None:
-    """Run a trigger as the triggerer does, and tell its event."""
+    """Run a trigger as the triggerer does, and report its event."""
     module, _, name = classpath.rpartition(".")
     trigger = getattr(importlib.import_module(module), name)(**arguments)
 
@@ -269,7 +271,7 @@ def run_trigger(classpath: str, arguments: dict[str, Any], line: Line) -> None:
             return event.payload
         raise RuntimeError("the trigger ended without an event")
 
-    line.tell({"ended": "event", "event": asyncio.run(first_event())})
+    line.report({"ended": "event", "event": asyncio.run(first_event())})
 
 
 class _TaskInstance:
@@ -282,19 +284,19 @@ class _TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         json.dumps(value)
         if key == "payment_intent_id":
-            self._reached("told")
+            self._reached("pushed")
 
     def is_given_up(self) -> bool:
-        """Tell whether a later try has begun."""
-        return bool(self._line.ask({"ti_id": self._ti_id})["refused"])
+        """Return whether a later try has begun."""
+        return bool(self._line.call({"ti_id": self._ti_id})["refused"])
 
     def log_success(self) -> None:
         """Keep it in Airflow's audit log."""
-        self._line.ask({"task": self.run_id, "successes": [self.try_number]})
+        self._line.call({"task": self.run_id, "successes": [self.try_number]})
 
     def last_success(self) -> int:
         """Return the last earlier try whose success is in the audit log."""
-        logged = self._line.ask({"task": self.run_id, "successes": []})["value"]
+        logged = self._line.call({"task": self.run_id, "successes": []})["value"]
         return max((min(number, self.try_number - 1) for number in logged), default=0)
 
 

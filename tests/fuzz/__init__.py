@@ -1,1 +1,1 @@
-"""Inputs that nobody would think of, by the hundred thousand: ``make fuzz``."""
+"""Inputs that no one would think of, by the hundred thousand: ``make fuzz``."""

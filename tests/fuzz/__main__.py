@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.fuzz.answers import print_tally
+from tests.fuzz.responses import print_tally
 
 EXAMPLES = 9000  # for each of the tests, of which there are 13
 

@@ -13,7 +13,16 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["airflow_provider_cfbilling", "email"]):
-    from tests.fuzz.answers import GOOD, HEADERS, answered, body_of, headers_taken, places, print_tally, tally
+    from tests.fuzz.responses import (
+        GOOD,
+        HEADERS,
+        body_of,
+        check_response,
+        headers_taken,
+        places,
+        print_tally,
+        tally,
+    )
 
 RUNS = 1_000_000
 NAMES = list(GOOD)
@@ -48,7 +57,7 @@ def taken(data: bytes) -> None:
     if sum(which) % (len(NAMES) + 1) == len(NAMES):
         headers_taken(status_code, dict(zip(HEADERS, rest.decode("latin-1").split("\n"), strict=False)))
     else:
-        answered(NAMES[sum(which) % (len(NAMES) + 1)], status_code, rest)
+        check_response(NAMES[sum(which) % (len(NAMES) + 1)], status_code, rest)
     if tally.total() % RUNS == 0:  # libFuzzer ends the process by itself
         print_tally("coverage-guided (atheris)", time.monotonic() - began)
 

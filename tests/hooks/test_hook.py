@@ -1,4 +1,4 @@
-"""The hook: Airflow's connection on one side, the API's answers on the other."""
+"""The hook: Airflow's connection on one side, the API's responses on the other."""
 
 import json
 from collections.abc import Callable
@@ -61,13 +61,13 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (lambda hook: hook.get_spending_limit(), "getSpendingLimit", "", models.SpendingLimit),
     ],
 )
-def test_method_asks_once_and_returns_a_dataclass(
+def test_method_sends_one_request_and_returns_a_dataclass(
     sandbox: Sandbox, call: Callable[[CfBillingHook], Any], operation: str, query: str, kind: type
 ):
-    answer = call(CfBillingHook())
+    result = call(CfBillingHook())
 
-    assert type(answer) is kind
-    assert json.dumps(answer.to_dict())
+    assert type(result) is kind
+    assert json.dumps(result.to_dict())
     (request,) = sandbox.requests()
     assert (request.operation, request.query) == (operation, query)
 
@@ -164,7 +164,7 @@ def test_auto_topup_error_is_shown_as_one_bounded_line(sandbox: Sandbox):
 
 
 @pytest.mark.parametrize(("balance_cents", "said"), [(640.19, "$6.40"), (0.0, "$0.00"), (-250.0, "-$2.50")])
-def test_balance_is_told_in_dollars(sandbox: Sandbox, balance_cents: float, said: str):
+def test_balance_is_shown_in_dollars(sandbox: Sandbox, balance_cents: float, said: str):
     sandbox.configure(balance_cents=balance_cents)
     assert f"Balance: {said}." in CfBillingHook().test_connection()[1]
 

@@ -239,7 +239,7 @@ def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFo
 
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("kind", ["reset", "drop", "hang", "status", "truncate"])
-def test_lost_answer_is_adopted_not_charged_again(
+def test_lost_response_is_adopted_not_charged_again(
     sandbox: Sandbox,
     dag_folder: DagFolder,
     monkeypatch: pytest.MonkeyPatch,
@@ -393,7 +393,7 @@ def test_links_that_have_no_address_log_no_error(
     arguments: dict[str, object],
     state: str,
 ) -> None:
-    """Airflow 3 asks for every link at the end of a try, and logs an XCom that is not there as an error."""
+    """Airflow 3 requests every link at the end of a try, and logs a missing XCom as an error."""
     run = top_up(dag_folder, **arguments)
     assert run.tasks == {"task": state}
     assert "XCom not found" not in "".join(capfd.readouterr())

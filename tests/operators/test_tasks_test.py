@@ -25,7 +25,7 @@ with DAG("tried_by_hand", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=
 def test_task_tested_by_hand_charges_and_adopts_nothing(
     sandbox: Sandbox, dag_folder: DagFolder, tmp_path: Path
 ) -> None:
-    other = sandbox.add_invoice(2500, amount_due_cents=2625)  # of another Dag run, a moment ago
+    other = sandbox.add_invoice(2500, amount_due_cents=2625)  # of another Dag run, just now
     # An Airflow of its own: another process at this one's database would take its journal away.
     dag_folder.copy_database(tmp_path)
     (tmp_path / "dags").mkdir()

@@ -11,7 +11,7 @@ from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupO
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 from tests.airflow_runs import DagFolder
-from tests.sensors.test_waits import after_looks
+from tests.sensors.test_waits import after_polls
 
 TOPUP = "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.2, deferrable=True)"
 
@@ -31,7 +31,7 @@ def stored_connection(
 
 
 @pytest.mark.usefixtures("stored_connection")
-@pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
+@pytest.mark.parametrize("lost", [False, True], ids=["received", "lost"])
 def test_deferred_topup_with_stored_connection_charges_once(
     sandbox: Sandbox, dag_folder: DagFolder, lost: bool
 ) -> None:
@@ -47,7 +47,7 @@ def test_deferred_topup_with_stored_connection_charges_once(
 
 @pytest.mark.usefixtures("stored_connection")
 def test_deferred_sensor_with_a_stored_connection_finishes(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    after_looks(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
+    after_polls(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
     run = dag_folder.run(
         "CfBillingTopupConfigErrorSensor(task_id='task', deferrable=True, poke_interval=0.2, timeout=20)"
     )
@@ -55,7 +55,7 @@ def test_deferred_sensor_with_a_stored_connection_finishes(sandbox: Sandbox, dag
     assert run.result()["state"] == "failing"
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["answered", "lost"])
+@pytest.mark.parametrize("lost", [False, True], ids=["received", "lost"])
 def test_failed_trigger_leaves_the_wait_to_the_task(
     sandbox: Sandbox, dag_folder: DagFolder, lost: bool
 ) -> None:
@@ -71,7 +71,7 @@ def test_failed_trigger_leaves_the_wait_to_the_task(
 
 
 def test_sensor_goes_on_when_its_trigger_fails(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    after_looks(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
+    after_polls(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
     task = resumed_after_a_failed_trigger(CfBillingTopupConfigErrorSensor, poke_interval=0.2, timeout=20)
     assert dag_folder.run(task).result()["state"] == "failing"
 

@@ -1,4 +1,4 @@
-"""What answers HTTP in an Airflow: its UI, and the public API that the UI uses."""
+"""What serves HTTP in an Airflow: its UI, and the public API that the UI uses."""
 
 from contextlib import suppress
 from typing import Any
@@ -19,7 +19,7 @@ class Api:
         self._user = user
 
     def serves(self) -> bool:
-        """Tell whether it answers."""
+        """Return whether it responds."""
         with suppress(requests.ConnectionError):
             return self._request("GET", "/").ok
         return False

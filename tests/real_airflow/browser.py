@@ -11,7 +11,7 @@ from tests.real_airflow.deployment import HAS_API_SERVER, Airflow
 
 TYPE = "Cloudflare AI Gateway Billing"
 
-# Their "Test Connection" refuses what has no port (https://github.com/apache/airflow/pull/73298 mends it).
+# Their "Test Connection" refuses what has no port (https://github.com/apache/airflow/pull/73298 fixes it).
 _WITHOUT_A_PORT_IS_ANOTHER = ("3.3.1", "3.3.2")
 _USER = "admin"
 

@@ -19,18 +19,18 @@ for line in sys.stdin:
     try:
         arguments = get_parser().parse_args(json.loads(line))
         arguments.func(arguments)
-        answer = None
+        result = None
     except BaseException:
-        answer = traceback.format_exc()
-    print("ANSWER", json.dumps(answer), flush=True)
+        result = traceback.format_exc()
+    print("RESULT", json.dumps(result), flush=True)
 """
 
 
 class CommandLine:
-    """Runs Airflow's commands, one after the other, for whoever asks."""
+    """Runs Airflow's commands, one after the other, from any thread."""
 
     def __init__(self, environment: Mapping[str, str], home: Path) -> None:
-        self._asked = threading.Lock()
+        self._lock = threading.Lock()
         self._log = home / "command-line.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -47,11 +47,11 @@ class CommandLine:
     def run(self, *arguments: str) -> None:
         assert self.process.stdin
         assert self.process.stdout
-        with self._asked:
+        with self._lock:
             self.process.stdin.write(json.dumps(arguments) + "\n")
             self.process.stdin.flush()
-            answer = next((line for line in self.process.stdout if line.startswith("ANSWER ")), "")
-        assert answer == "ANSWER null\n", f"airflow {' '.join(arguments)}: {answer}\n{tail(self._log)}"
+            result = next((line for line in self.process.stdout if line.startswith("RESULT ")), "")
+        assert result == "RESULT null\n", f"airflow {' '.join(arguments)}: {result}\n{tail(self._log)}"
 
     def stop(self) -> None:
         processes.end_session(self.process.pid)

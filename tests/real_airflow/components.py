@@ -45,7 +45,7 @@ class Components:
         return name in self._running
 
     def ended(self) -> list[str]:
-        """Return the components that have ended, though nobody told them to."""
+        """Return the components that have ended, though they were not stopped."""
         return [name for name, process in self._running.items() if process.poll() is not None]
 
     def processes_of(self, name: str) -> list[Process]:

@@ -17,7 +17,7 @@ _USER = os.environ.get("PGUSER", "postgres")
 
 @cache
 def postgres_is_here() -> bool:
-    """Tell whether the PostgreSQL that libpq's variables name, or this machine's, lets us in."""
+    """Return whether the PostgreSQL that libpq's variables name, or this machine's, lets us in."""
     try:
         _administer("SELECT 1")
     except psycopg2.OperationalError:
@@ -61,7 +61,7 @@ class NewDatabase(Database):
             super().__init__(f"postgresql+psycopg2://{_USER}@{_HOST}:{_PORT}/{self._name}")
         else:
             super().__init__(f"sqlite:///{home}/airflow.db")
-            self.rows("PRAGMA journal_mode=WAL")  # or who reads keeps others from writing
+            self.rows("PRAGMA journal_mode=WAL")  # or a reader keeps others from writing
 
     def drop(self) -> None:
         self.close()

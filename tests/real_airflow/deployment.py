@@ -47,7 +47,7 @@ if not HAS_API_SERVER:
 HEARTBEAT_TIMEOUT = 15 if HAS_API_SERVER else 30
 _START_TIMEOUT = 90.0
 _SERVING = frozenset({"api-server", "webserver"})
-_LOOK_EVERY = 0.1
+_POLL_INTERVAL = 0.1
 
 
 def an_airflow_can_run_here(seconds: float) -> list[pytest.MarkDecorator]:
@@ -336,7 +336,7 @@ def wait_until(what: str, condition: Callable[[], Any], seconds: float, shown: C
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"in vain waited {seconds:g} s until {what}\n{shown()}")
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_INTERVAL)
     return result
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process as it was when it was looked at.
+    """A process as it was when it was inspected.
 
     :param title: its command line, or what it calls itself.
-    :param session: the process id of the session's leader. It outlives the leader, and so tells an orphan's
-        descent when its parent no longer can.
+    :param session: the process id of the session's leader. It outlives the leader, and so shows an orphan's
+        descent when its parent no longer does.
     """
 
     pid: int
@@ -26,11 +26,11 @@ class Process:
 def of_session(leader: int) -> list[Process]:
     """Return the living processes of a session. The leader must not have been waited for."""
     numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return [process for pid in numbers if (process := look_at(pid)) and process.session == leader]
+    return [process for pid in numbers if (process := process_of(pid)) and process.session == leader]
 
 
-def look_at(pid: int) -> Process | None:
-    """Return a process, or None where it has ended."""
+def process_of(pid: int) -> Process | None:
+    """Return a process, or None if it has ended."""
     try:
         title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         # The name in parentheses may hold anything; after the last one come plain fields.
@@ -42,7 +42,7 @@ def look_at(pid: int) -> Process | None:
 
 
 def is_alive(pid: int) -> bool:
-    return look_at(pid) is not None
+    return process_of(pid) is not None
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -52,7 +52,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 def end_session(leader: int) -> None:
     """SIGKILL all processes of a session."""
-    # One that is about to be started is not seen at the first look.
+    # One that is about to be started is not found in the first pass.
     while members := of_session(leader):
         for process in members:
             send(process.pid, signal.SIGKILL)

@@ -149,21 +149,21 @@ class Play(TopUp):
         return Order(dag_id or self.name, task_id, try_number, map_index)
 
     def start(self, *, waits_for: Order | None = None) -> None:
-        """Start the Dag run; returns when its first task has begun to work, or to wait as it was told."""
+        """Start the Dag run; returns when its first task has begun to work, or to wait as requested."""
         if not waits_for:
             return super().start()
         self.airflow.trigger(self.name)
-        return self.until_it_waits_as_told(waits_for)
+        return self.until_it_waits_as_requested(waits_for)
 
-    def until_it_waits_as_told(self, order: Order) -> None:
-        self.wait_until("a try waits as it was told", order.waits)
+    def until_it_waits_as_requested(self, order: Order) -> None:
+        self.wait_until("a try waits as requested", order.waits)
 
     def start_and_wait_before_second(self) -> None:
-        """Let the first of two tasks succeed, and the second one wait until it is told to go on."""
+        """Let the first of two tasks succeed, and the second one wait until it may go on."""
         second = self.order("second")
         second.wait()
         self.start()
-        self.until_it_waits_as_told(second)
+        self.until_it_waits_as_requested(second)
         assert len(self.sandbox.charges()) == 1
 
     def run_other(self, dag_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The example whose top-up tells when it fails, in a whole Airflow: mail at its end, also if it is killed."""
+"""The example whose top-up alerts if it fails, in a whole Airflow: mail at its end, also if it is killed."""
 
 import signal
 from contextlib import ExitStack
@@ -70,8 +70,8 @@ def test_every_end_is_mailed_and_no_retry(stack: ExitStack) -> None:
     assert airflow.task("refused").try_number == 3
     airflow.wait_until("the run is mailed too", lambda: len(mails_about(mailbox, "refused")) == 2, TIMEOUT)
     # The task's process and the Dag processor send one each: in either order.
-    (told,) = [text for text in mails_about(mailbox, "refused") if NO_MESSAGE not in text]
-    assert "Injected error 503. Nothing was charged" in told
+    (mail,) = [text for text in mails_about(mailbox, "refused") if NO_MESSAGE not in text]
+    assert "Injected error 503. Nothing was charged" in mail
     for _, _, text in mailbox.all():
         assert not any(sandbox.token in text for sandbox in sandboxes.values())
 

@@ -23,7 +23,7 @@ pytestmark = [
 TIMEOUT = 90.0
 HAS_EXTRA_FIELDS = AIRFLOW_VERSION >= (3, 2)
 DAG_ID = "weekly_topup"
-# It looks once, and is then silent for as long as the test runs.
+# It polls once, and is then silent for as long as the test runs.
 DAG = f"""
 from datetime import UTC, datetime
 
@@ -105,7 +105,7 @@ def test_waiting_task_shows_links_without_requests(
     airflow.trigger(DAG_ID)
     airflow.wait_until("it has seen its invoice", lambda: "invoice_pdf" in airflow.xcoms(DAG_ID), TIMEOUT)
     (charge,) = running_sandbox.charges()
-    asked = len(running_sandbox.requests())
+    seen = len(running_sandbox.requests())
     pages.open_task(DAG_ID)
     for name, address in {
         "Cloudflare dashboard": f"https://dash.cloudflare.com/{running_sandbox.account_id}/ai/ai-gateway",
@@ -114,4 +114,4 @@ def test_waiting_task_shows_links_without_requests(
         expect(pages.page.get_by_role("link", name=name)).to_have_attribute("href", address)
     pages.screenshot("task-links")
     assert airflow.task(DAG_ID).state == "running"
-    assert len(running_sandbox.requests()) == asked
+    assert len(running_sandbox.requests()) == seen

@@ -1,4 +1,4 @@
-"""Catch-up and backfill do not charge a card for each period that was missed, unless they are asked to."""
+"""Catch-up and backfill do not charge a card for each period that was missed, unless that is requested."""
 
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -28,12 +28,12 @@ def dag(name, start, schedule="@daily", catchup=True, **options):
 
 days_ago = datetime({days_ago}, tzinfo=UTC)
 dag("caught_up", days_ago)
-dag("asked_for", days_ago, max_run_age=None)
+dag("requested", days_ago, max_run_age=None)
 dag("hours_missed", datetime({hours_ago}, tzinfo=UTC), schedule="{minute} * * * *")
 dag("filled", datetime(2020, 1, 1, tzinfo=UTC), catchup=False)
 dag("once", days_ago, schedule="@once")
 """
-NAMES = ["caught_up", "asked_for", "hours_missed", "filled", "once"]
+NAMES = ["caught_up", "requested", "hours_missed", "filled", "once"]
 
 
 def test_missed_periods_are_charged_only_on_request(stack: ExitStack) -> None:
@@ -51,14 +51,14 @@ def test_missed_periods_are_charged_only_on_request(stack: ExitStack) -> None:
         states = airflow.run_states(name)
         return len(states) >= min(DAYS, HOURS) and set(states) == {"success"}
 
-    for name in ("caught_up", "asked_for", "hours_missed"):
+    for name in ("caught_up", "requested", "hours_missed"):
         airflow.wait_until(f"{name} is up to date", lambda name=name: all_runs_have_succeeded(name), TIMEOUT)
     for name in ("caught_up", "hours_missed"):
         assert airflow.task_states(name)[-1] == "success"
         assert set(airflow.task_states(name)[:-1]) == {"skipped"}
         assert len(sandboxes[name].charges()) == 1
-    assert set(airflow.task_states("asked_for")) == {"success"}
-    assert len(sandboxes["asked_for"].charges()) == len(airflow.run_states("asked_for"))
+    assert set(airflow.task_states("requested")) == {"success"}
+    assert len(sandboxes["requested"].charges()) == len(airflow.run_states("requested"))
 
     airflow.wait_until("the one run is over", lambda: airflow.run_states("once") == ["success"], TIMEOUT)
     assert len(sandboxes["once"].charges()) == 1

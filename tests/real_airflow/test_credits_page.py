@@ -1,4 +1,4 @@
-"""The credits page in whole Airflows: who sees what, and what it looks like in a browser."""
+"""The credits page in whole Airflows: who sees what, and how a browser shows it."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def fragment(airflow: Airflow, **arguments: Any) -> requests.Response:
 
 
 def credentials(token: str, how: str) -> dict[str, Any]:
-    """Return the arguments of a request by somebody who is logged in: as a program, or as a browser."""
+    """Return the arguments of a request by a user who is logged in: as a program, or as a browser."""
     if how == "bearer":
         return {"headers": {"Authorization": f"Bearer {token}"}}
     return {"cookies": {"_token": token}}
@@ -163,7 +163,7 @@ def test_team_sees_its_own_connections(
     environment = {
         **users(tmp_path_factory.mktemp("teams"), {"ann": "op:ours", "bob": "op:theirs", "admin": "admin"}),
         "AIRFLOW__CORE__MULTI_TEAM": "True",
-        "AIRFLOW_CONN_OF_NOBODY": running_sandbox.connection_uri(token=tokens[0]),
+        "AIRFLOW_CONN_OF_NO_TEAM": running_sandbox.connection_uri(token=tokens[0]),
     }
     commands = [("teams", "create", team) for team in ("ours", "theirs")]
     with Airflow(DAG, [DAG_ID], environment, WITH_UI, user="admin", commands=commands) as airflow:
@@ -183,17 +183,17 @@ def test_team_sees_its_own_connections(
         seen = {who: fragment(airflow, cookies={"_token": airflow.token(who)}).text for who in ("ann", "bob")}
     assert ("of_ours" in seen["ann"], "of_theirs" in seen["ann"]) == (True, False)
     assert ("of_ours" in seen["bob"], "of_theirs" in seen["bob"]) == (False, True)
-    assert "of_nobody" not in seen["ann"] + seen["bob"]
+    assert "of_no_team" not in seen["ann"] + seen["bob"]
 
 
-# what it looks like
+# how a browser shows it
 
 
 @contextmanager
 def visited(
     airflow: Airflow, who: str, width: int = 1280, height: int = 860, scheme: Any = "light"
 ) -> Iterator[Page]:
-    """Open the page from the menu's address, as somebody who is logged in."""
+    """Open the page from the menu's address, as a user who is logged in."""
     with browser(width, height, color_scheme=scheme, device_scale_factor=1) as context:
         context.add_cookies([{"name": "_token", "value": airflow.token(who), "url": airflow.url}])
         page = context.new_page()
@@ -225,7 +225,7 @@ def test_narrow_window_cuts_nothing_off(airflow: Airflow) -> None:
             "[...document.querySelectorAll('.cfbilling section')].map(e => [e.scrollWidth, e.clientWidth])"
         )
         assert all(scrolled <= client + 1 for scrolled, client in widths)
-        keep_screenshot(page, "credits-page-narrow", only_to_look_at=True)
+        keep_screenshot(page, "credits-page-narrow", only_for_review=True)
 
 
 @needs_chromium
@@ -251,7 +251,7 @@ def test_viewer_without_rights_reads_why(airflow: Airflow) -> None:
     with visited(airflow, "viewer") as page:
         expect(page.get_by_role("status").filter(has_text="You may not read connections")).to_be_visible()
         expect(page.locator(".cfbilling")).to_have_count(0)
-        keep_screenshot(page, "credits-page-viewer", only_to_look_at=True)
+        keep_screenshot(page, "credits-page-viewer", only_for_review=True)
 
 
 @needs_chromium
@@ -264,7 +264,7 @@ def test_page_that_is_renewed_keeps_what_it_has(airflow: Airflow, running_sandbo
             renewed(page)  # what was read is shared for a minute
             page.wait_for_timeout(1000)
         expect(page.get_by_text("$56.20")).to_be_visible()
-        keep_screenshot(page, "credits-page-cloudflare-away", only_to_look_at=True)
+        keep_screenshot(page, "credits-page-cloudflare-away", only_for_review=True)
         running_sandbox.clear_faults()
         page.route("**/cfbilling/fragment", lambda route: route.abort())
         renewed(page)
@@ -290,4 +290,4 @@ def test_airflow_without_a_connection_says_what_to_do(tmp_path_factory: pytest.T
         visited(airflow, "admin") as page,
     ):
         expect(page.get_by_text("Add one under Admin, Connections")).to_be_visible()
-        keep_screenshot(page, "credits-page-empty", only_to_look_at=True)
+        keep_screenshot(page, "credits-page-empty", only_for_review=True)

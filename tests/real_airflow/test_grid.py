@@ -1,4 +1,4 @@
-"""A month in the grid: which runs charged, which did not need to, and which failed can be told apart."""
+"""A month in the grid: runs that charged, that did not need to, and that failed can be distinguished."""
 
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,7 @@
-"""Kills what can be killed in the middle of a top-up: the card is charged once, and nobody has to help.
+"""Kills what can be killed in the middle of a top-up: the card is charged once, and no one has to help.
 
 What the sandbox has charged is the judge; that it is one charge, and that the task's results name it, is
-looked at in every story's end.
+checked at every story's end.
 """
 
 import threading
@@ -65,9 +65,9 @@ def test_task_killed_in_a_post_that_charges_later(top_up: TopUp) -> None:
 
 
 @side_by_side.story(Setup(hangs="checkTopupStatus"))
-def test_task_killed_after_the_answer(top_up: TopUp) -> None:
+def test_task_killed_after_the_response(top_up: TopUp) -> None:
     top_up.start()
-    top_up.wait_until("it asks for the settlement", lambda: top_up.count("checkTopupStatus"))
+    top_up.wait_until("it polls for the settlement", lambda: top_up.count("checkTopupStatus"))
     top_up.kill_task(top_up.process())
     finished = top_up.finish()
     assert finished.outcome in RESUMED
@@ -189,8 +189,8 @@ def test_marked_failed_in_the_post_and_cleared(top_up: TopUp) -> None:
 def test_triggerer_killed_while_the_top_up_waits(top_up: TopUp) -> None:
     top_up.start()
     top_up.wait_until("it is deferred", lambda: top_up.airflow.task(top_up.name).state == "deferred")
-    looks = top_up.count("checkTopupStatus")
-    top_up.wait_until("the trigger looks", lambda: top_up.count("checkTopupStatus") > looks)
+    polls = top_up.count("checkTopupStatus")
+    top_up.wait_until("the trigger polls", lambda: top_up.count("checkTopupStatus") > polls)
     with top_up.airflow.without("triggerer"):
         top_up.wait_until("the charge settles", lambda: top_up.sandbox.charges()[0].status == "paid")
     top_up.struck()
@@ -222,10 +222,10 @@ def test_api_server_down_during_the_post(top_up: TopUp) -> None:
     one_waits.wait(START_TIMEOUT)
     top_up.start()
     top_up.until_charge_hangs()
-    looks = top_up.count("getInvoiceHistory")
+    searches = top_up.count("getInvoiceHistory")
     with top_up.airflow.without("api-server"):
         assert top_up.charge_hangs()
-        top_up.wait_until("it looks for its charge", lambda: top_up.count("getInvoiceHistory") > looks)
+        top_up.wait_until("it searches for its charge", lambda: top_up.count("getInvoiceHistory") > searches)
         both_went_on.wait(START_TIMEOUT)
     top_up.struck()
     finished = top_up.finish()
@@ -238,8 +238,8 @@ def test_api_server_down_during_the_wait(top_up: TopUp) -> None:
     top_up.until_it_waits()
     one_waits.wait(START_TIMEOUT)
     top_up.wait_until("the API server is down", lambda: not top_up.airflow.runs("api-server"))
-    looks = top_up.count("checkTopupStatus")
-    top_up.wait_until("it goes on", lambda: top_up.count("checkTopupStatus") > looks + 4)
+    polls = top_up.count("checkTopupStatus")
+    top_up.wait_until("it goes on", lambda: top_up.count("checkTopupStatus") > polls + 4)
     both_went_on.wait(START_TIMEOUT)
     top_up.struck()
     finished = top_up.finish()
@@ -255,5 +255,5 @@ def test_each_end_is_counted_by_its_outcome(played: None) -> None:
     outcomes = side_by_side.outcomes()
     counted = {outcome: side_by_side.counters.count(f"cfbilling.topup.{outcome}") for outcome in outcomes}
     assert outcomes
-    # An orphan that ends well is counted too, though nobody hears what it returns.
+    # An orphan that ends well is counted too, though what it returns is discarded.
     assert all(counted[outcome] >= number for outcome, number in outcomes.items()), counted

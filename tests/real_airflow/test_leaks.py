@@ -56,7 +56,7 @@ def dag(name):
 # Amounts that cannot be taken for each other.
 topup = dict(task_id="topup", poll_interval=0.5, unknown_outcome_window=12)
 again = dict(retries=2, retry_delay=timedelta(seconds=1))
-with dag("answer_lost"):
+with dag("response_lost"):
     CfBillingCreateTopupOperator(cfbilling_conn_id="good", amount_cents=1000, **topup, **again)
 with dag("deferred"):
     CfBillingCreateTopupOperator(
@@ -88,7 +88,7 @@ with dag("canary"):
     Canary(task_id="topup", text="CANARY")
 """
 ENDS = {
-    "answer_lost": "success",
+    "response_lost": "success",
     "deferred": "success",
     "refused": "failed",
     "global_key": "success",
@@ -131,12 +131,12 @@ def echo(peer: Peer) -> None:
             },
             "invoice-history?type=manual": {"invoices": [invoice | {"created": 1}], "pagination": pages},
         }
-        answer = http(ok(results[endpoint]), cf_ray=ECHO, Set_Cookie=ECHO)
+        response = http(ok(results[endpoint]), cf_ray=ECHO, Set_Cookie=ECHO)
         if behaviour == "refuses" and endpoint == "topup":
-            answer = http(refused(7103, ECHO), 402, cf_ray=ECHO)
+            response = http(refused(7103, ECHO), 402, cf_ray=ECHO)
         if behaviour == "garbles":
-            answer = f"HTTP/1.1 200 OK\r\nYour {ECHO}\r\n\r\n".encode()
-        peer.send(answer)
+            response = f"HTTP/1.1 200 OK\r\nYour {ECHO}\r\n\r\n".encode()
+        peer.send(response)
 
 
 def places_of(places: dict[str, str], texts: Collection[str]) -> set[str]:

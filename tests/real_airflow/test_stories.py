@@ -105,22 +105,22 @@ def test_second_of_two_is_killed_in_a_post_that_does_not_charge(play: Play) -> N
 
 
 @side_by_side.story(Scene())
-def test_second_of_two_loses_the_response_to_its_charge_and_cannot_look(play: Play) -> None:
-    lose_response_and_be_unable_to_look(play, "after")
+def test_second_of_two_loses_the_response_to_its_charge_and_cannot_search(play: Play) -> None:
+    lose_response_and_be_unable_to_search(play, "after")
     ended = play.end(2)
     assert ended.outcomes == {"first": "charged", "second": "adopted"}
     assert len(ended.posts) == 2
 
 
 @side_by_side.story(Scene())
-def test_second_of_two_loses_the_response_to_no_charge_and_cannot_look(play: Play) -> None:
-    lose_response_and_be_unable_to_look(play, "before")
+def test_second_of_two_loses_the_response_to_no_charge_and_cannot_search(play: Play) -> None:
+    lose_response_and_be_unable_to_search(play, "before")
     ended = play.end(2)
     assert ended.outcomes == {"first": "charged", "second": "charged"}
     assert len(ended.posts) == 3
 
 
-def lose_response_and_be_unable_to_look(play: Play, when: str) -> None:
+def lose_response_and_be_unable_to_search(play: Play, when: str) -> None:
     play.start_and_wait_before_second()
     play.sandbox.fault("createTopup", "reset", when)
     fail_reads(play.sandbox, "getInvoiceHistory", times=None, skip=1)
@@ -131,7 +131,7 @@ def lose_response_and_be_unable_to_look(play: Play, when: str) -> None:
 
 
 @side_by_side.story(Scene(source=TWO_IMPATIENT))
-def test_second_of_two_cannot_ask_for_its_settlement(play: Play) -> None:
+def test_second_of_two_cannot_poll_for_its_settlement(play: Play) -> None:
     play.start_and_wait_before_second()
     fail_reads(play.sandbox, "checkTopupStatus", times=None)
     play.order("second").go_on()
@@ -188,7 +188,7 @@ def let_other_dag_top_up_before_the_second_try(play: Play) -> None:
 
 
 @side_by_side.story(Scene(source=ONE_WITHOUT_WINDOW))
-def test_task_whose_charge_was_declined_is_cleared_once_the_card_is_mended(play: Play) -> None:
+def test_declined_task_is_cleared_once_the_card_works_again(play: Play) -> None:
     play.sandbox.configure(next_topup_outcome="declined", declined_leaves="void")
     play.start()
     play.until_run_failed()
@@ -202,7 +202,7 @@ def test_task_whose_charge_was_declined_is_cleared_once_the_card_is_mended(play:
 
 @side_by_side.story(Scene())
 def test_second_of_two_is_cleared_when_both_have_finished(play: Play) -> None:
-    """Below Airflow 3.3 the record has gone, and the history cannot tell which of two charges was its own."""
+    """Below Airflow 3.3 the record has gone, and the history cannot show which of two charges was its own."""
     play.start()
     play.end(2)
     play.airflow.clear(play.name, "second")
@@ -217,7 +217,7 @@ def test_second_of_two_is_cleared_when_both_have_finished(play: Play) -> None:
 
 @side_by_side.story(Scene(source=ONE, needs_api_server=True))
 def test_finished_task_is_cleared_in_a_run_that_was_queued_again(play: Play) -> None:
-    """The run has another start then, and below Airflow 3.2 nothing tells so."""
+    """The run has another start then, and below Airflow 3.2 nothing shows that."""
     play.start()
     play.end(1)
     play.airflow.pause(play.name, True)
@@ -236,7 +236,7 @@ def test_one_of_four_that_are_mapped_is_killed_in_its_post(play: Play) -> None:
     last = play.order(map_index=3)
     last.wait()
     play.start()
-    play.until_it_waits_as_told(last)
+    play.until_it_waits_as_requested(last)
     play.wait_until("the others are done", lambda: three_are_done(play))
     play.sandbox.fault("createTopup", "hang", "after")
     last.go_on()
@@ -260,7 +260,7 @@ def test_orphan_ends_while_the_next_try_begins(play: Play) -> None:
     play.start()
     orphan = play.until_it_waits()
     play.strike(orphan.parent)
-    play.until_it_waits_as_told(retry)
+    play.until_it_waits_as_requested(retry)
     assert processes.is_alive(orphan.pid)
     play.until_ended(orphan.pid)
     retry.go_on()
@@ -274,10 +274,10 @@ def test_try_that_was_frozen_ends_well_while_the_next_one_begins(play: Play) -> 
     retry.wait()
     fail_reads(play.sandbox, "checkTopupStatus", times=None)
     play.start()
-    play.wait_until("it asks for the settlement", lambda: play.count("checkTopupStatus"))
+    play.wait_until("it polls for the settlement", lambda: play.count("checkTopupStatus"))
     sleeper = play.process()
     play.freeze(sleeper.parent, sleeper.pid)
-    play.until_it_waits_as_told(retry)
+    play.until_it_waits_as_requested(retry)
     play.sandbox.clear_faults()
     play.wake(sleeper.pid, sleeper.parent)
     play.until_ended(sleeper.pid)

@@ -214,9 +214,9 @@ def test_edges_start_dag_runs_once_each(sandbox: Sandbox, stack: ExitStack) -> N
     sandbox.configure(balance_cents=5000, settle_seconds=0)
     airflow = stack.enter_context(airflow_with(dags, dag_ids, sandbox))
 
-    def looks() -> None:
+    def polls() -> None:
         seen = len(sandbox.requests("getCreditBalance"))
-        airflow.wait_until("it looks", lambda: len(sandbox.requests("getCreditBalance")) > seen + 4, TIMEOUT)
+        airflow.wait_until("it polls", lambda: len(sandbox.requests("getCreditBalance")) > seen + 4, TIMEOUT)
 
     def started(dag_id: str, runs: int) -> None:
         airflow.wait_until(
@@ -224,10 +224,10 @@ def test_edges_start_dag_runs_once_each(sandbox: Sandbox, stack: ExitStack) -> N
             lambda: airflow.run_states(dag_id) == ["success"] * runs,
             TIMEOUT,
         )
-        looks()
+        polls()
         assert airflow.run_states(dag_id) == ["success"] * runs
 
-    looks()
+    polls()
     assert airflow.run_states(low) == airflow.run_states(broken) == []
     sandbox.configure(balance_cents=500)
     started(low, 1)
@@ -242,7 +242,7 @@ def test_edges_start_dag_runs_once_each(sandbox: Sandbox, stack: ExitStack) -> N
     airflow.wait_until("it fires", lambda: len(airflow.run_states(low)) == 2, TIMEOUT)
     with airflow.without("triggerer"):
         pass
-    looks()
+    polls()
     assert len(airflow.run_states(low)) == 2
     assert airflow.run_states(broken) == ["success"]
 
@@ -257,7 +257,7 @@ def test_edge_without_a_triggerer_is_not_missed(sandbox: Sandbox, stack: ExitSta
     dags = (EXAMPLES / f"{name}.py").read_text().replace("poll_interval=60", "poll_interval=0.5")
     sandbox.configure(balance_cents=5000, settle_seconds=0)
     airflow = stack.enter_context(airflow_with(dags, [f"cfbilling_{name}"], sandbox))
-    airflow.wait_until("it looks", lambda: len(sandbox.requests("getCreditBalance")) > 2, TIMEOUT)
+    airflow.wait_until("it polls", lambda: len(sandbox.requests("getCreditBalance")) > 2, TIMEOUT)
     with airflow.without("triggerer"):
         sandbox.configure(balance_cents=500)
     airflow.wait_until(

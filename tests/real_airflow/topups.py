@@ -1,4 +1,4 @@
-"""Many top-ups in one Airflow, side by side, each with a sandbox of its own to tell what was charged."""
+"""Many top-ups in one Airflow, side by side, each with a sandbox of its own that records the charges."""
 
 import signal
 import threading
@@ -66,10 +66,10 @@ with DAG("{name}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
 class Setup:
     """What a top-up runs into.
 
-    :param hangs: the operation whose first request is never answered.
+    :param hangs: the operation whose first request gets no response.
     :param when: what becomes of a charge that hangs: it is made (``after``), or not (``before``), or made
         once its sender has gone (``late``).
-    :param post_seconds: how long it waits for its charge to be answered.
+    :param post_seconds: how long it waits for the response to its charge.
     :param settle_seconds: from the charge to its settlement.
     :param execution_timeout_seconds: Airflow's, for each try.
     :param retries: Airflow's.
@@ -93,7 +93,7 @@ class Setup:
 
     @property
     def window_seconds(self) -> float:
-        return self.post_seconds + 6  # the least is 5 more
+        return self.post_seconds + 6  # the minimum is 5 more
 
     @property
     def uri_options(self) -> str:
@@ -167,12 +167,12 @@ class TopUp:
             self.wait_until("its task works", self.count)
 
     def until_charge_hangs(self) -> Process:
-        """Wait until the charge was sent and is not answered; return the task's process."""
+        """Wait until the charge was sent and has no response; return the task's process."""
         self.wait_until("its charge is sent", lambda: self.count("createTopup"))
         return self.process()
 
     def until_it_waits(self) -> Process:
-        """Wait until the charge was answered and its settlement is asked for again and again."""
+        """Wait until the charge has its response, and its settlement is being polled."""
         self.wait_until("it waits", lambda: self.count("checkTopupStatus") >= 2)
         return self.process()
 
@@ -189,7 +189,7 @@ class TopUp:
         self.wait_until(f"process {pid} has ended", lambda: not processes.is_alive(pid))
 
     def charge_hangs(self) -> bool:
-        """Tell whether the latest charge is still without a response, with its sender still there."""
+        """Return whether the latest charge is still without a response, with its sender still there."""
         return self.sandbox.requests("createTopup")[-1].status is None
 
     def strike(self, *pids: int) -> None:
@@ -279,9 +279,9 @@ Story = Callable[[TopUp], None]
 
 
 class SideBySide:
-    """Plays stories at once, since most of each is waiting, and lets each be asked for by its test.
+    """Plays stories at once, since most of each is waiting, and reports each in a test of its own.
 
-    :param kind: what a story is told by.
+    :param kind: what a story is played with.
     :param header: of the Dag file.
     :param environment: of Airflow, beside the connections.
     """

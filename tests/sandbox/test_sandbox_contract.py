@@ -39,7 +39,7 @@ def load_contract() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     paths = {}
     for path, item in contract["paths"].items():
         (operation,) = (item[method] for method in ("get", "post") if method in item)
-        # What any route may answer: no credentials, no such route, no such method.
+        # What any route may respond: no credentials, no such route, no such method.
         operation["responses"] |= dict.fromkeys(("401", "404", "405"), REFUSED)
         paths[operation["operationId"]] = {path: item}
     return contract, paths
@@ -66,7 +66,7 @@ def patient_sandbox() -> Iterator[Sandbox]:
 
 
 @schemathesis.pytest.from_fixture("contract").parametrize()
-def test_answers_keep_to_the_contract(patient_sandbox: Sandbox, case: schemathesis.Case):
+def test_responses_match_the_contract(patient_sandbox: Sandbox, case: schemathesis.Case):
     from schemathesis.specs.openapi import checks
 
     # A made-up account would only ever be refused.

@@ -56,7 +56,7 @@ def test_reset_resets_the_connection(sandbox: Sandbox, when, charged):
 
 
 @pytest.mark.parametrize(("when", "charged"), PERFORMED)
-def test_drop_closes_without_an_answer(sandbox: Sandbox, when, charged):
+def test_drop_closes_without_a_response(sandbox: Sandbox, when, charged):
     sandbox.fault("createTopup", "drop", when=when)
 
     assert raw_top_up(sandbox) == (b"", None)
@@ -64,7 +64,7 @@ def test_drop_closes_without_an_answer(sandbox: Sandbox, when, charged):
 
 
 @pytest.mark.parametrize(("when", "charged"), PERFORMED)
-def test_hang_never_answers(sandbox: Sandbox, when, charged):
+def test_hang_never_responds(sandbox: Sandbox, when, charged):
     sandbox.fault("createTopup", "hang", when=when)
 
     received, error = raw_top_up(sandbox, timeout=0.3)
@@ -110,7 +110,7 @@ def test_reset_drops_a_late_charge(sandbox: Sandbox, top_up):
 
 
 @pytest.mark.parametrize(("when", "charged"), PERFORMED)
-def test_status_answers_an_error(sandbox: Sandbox, top_up, when, charged):
+def test_status_returns_an_error(sandbox: Sandbox, top_up, when, charged):
     sandbox.fault("createTopup", "status", when=when, status=429, headers={"retry-after": "7"})
 
     response = top_up()
@@ -178,8 +178,8 @@ def test_fault_may_set_the_headers_of_cloudflare(sandbox: Sandbox, call):
     headers = {"Ratelimit": '"default";r=0;t=5', "Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
     sandbox.fault("getTopupLimits", "garbage", headers=headers)
 
-    answer = call("GET", "topup/limits")
-    assert {name: answer.headers[name] for name in headers} == headers
+    response = call("GET", "topup/limits")
+    assert {name: response.headers[name] for name in headers} == headers
 
 
 def test_status_can_be_the_page_of_the_edge(sandbox: Sandbox, top_up):
@@ -195,7 +195,7 @@ def test_status_can_be_the_page_of_the_edge(sandbox: Sandbox, top_up):
 @pytest.mark.parametrize(
     "body", ["", "{", "null", '{"success": true, "result": NaN}', '{"success": true, "success": false}']
 )
-def test_garbage_answers_200_with_any_body(sandbox: Sandbox, top_up, body):
+def test_garbage_returns_200_with_any_body(sandbox: Sandbox, top_up, body):
     sandbox.fault("createTopup", "garbage", when="after", body=body)
 
     response = top_up()
@@ -214,7 +214,7 @@ def test_garbage_is_half_an_envelope_or_huge(sandbox: Sandbox, top_up):
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_slow_answer_trickles_in(sandbox: Sandbox, top_up, part):
+def test_slow_response_trickles_in(sandbox: Sandbox, top_up, part):
     sandbox.fault("createTopup", "slow", when="after", seconds=0.001, part=part)
 
     started = time.monotonic()
@@ -225,7 +225,7 @@ def test_slow_answer_trickles_in(sandbox: Sandbox, top_up, part):
     assert len(sandbox.charges()) == 1
 
 
-def test_slow_answer_defeats_a_read_timeout(sandbox: Sandbox, top_up):
+def test_slow_response_defeats_a_read_timeout(sandbox: Sandbox, top_up):
     sandbox.fault("createTopup", "slow", when="before", seconds=0.05, part="head")
 
     with pytest.raises(requests.ReadTimeout):

@@ -15,7 +15,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
 
 
 def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox, top_up):
-    """Each client asks for its own amount; some answers are lost, some requests before they are performed."""
+    """Each client requests its own amount; some responses are lost, some requests before they are handled."""
     sandbox.configure(settle_seconds=0, max_cents=10_000_000)
     sandbox.configure_server(rate_quota=100_000)
     sandbox.fault("createTopup", "reset", when="after", times=20, skip=10)
@@ -25,7 +25,7 @@ def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox,
         seen: Counter[str] = Counter()
         for turn in range(25):
             try:
-                seen[f"answered {top_up(1000 + 100 * number + turn).status_code}"] += 1
+                seen[f"HTTP {top_up(1000 + 100 * number + turn).status_code}"] += 1
             except requests.ConnectionError as error:
                 seen["reset" if "reset by peer" in str(error) else "dropped"] += 1
         return seen
@@ -33,7 +33,7 @@ def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox,
     with ThreadPoolExecutor(8) as clients:
         seen = sum(clients.map(client, range(8)), Counter())
 
-    assert seen == {"answered 200": 160, "reset": 20, "dropped": 20}
+    assert seen == {"HTTP 200": 160, "reset": 20, "dropped": 20}
     charges = sandbox.charges()
     assert len(charges) == 180
     assert len({charge.invoice_id for charge in charges}) == 180

@@ -110,7 +110,7 @@ def test_bad_query_is_refused(sandbox: Sandbox, call, path):
     assert call("GET", path).status_code == 400
 
 
-def test_usage_history_covers_the_time_asked_for(call):
+def test_usage_history_covers_the_requested_time(call):
     query = {"value_grouping_window": "hour", "start_time": 7_200_000, "end_time": 14_400_000}
 
     windows = call("GET", "usage-history", params=query).json()["result"]["history"]
@@ -188,7 +188,7 @@ def test_wrong_method_is_refused_in_an_envelope(call):
     assert response.json()["success"] is False
 
 
-def test_answers_carry_the_headers_of_cloudflare(sandbox: Sandbox, call):
+def test_responses_carry_the_headers_of_cloudflare(sandbox: Sandbox, call):
     sandbox.configure_server(clock_offset_seconds=3600)
 
     headers = call("GET", "credit-balance").headers

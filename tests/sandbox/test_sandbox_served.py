@@ -39,7 +39,7 @@ def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command_line_serves_until_told_to_stop(number, tmp_path):
+def test_command_line_serves_until_stopped(number, tmp_path):
     with served("--accounts", "2", "--settle-seconds", "0", "--database", str(tmp_path / "books")) as (
         process,
         greeting,

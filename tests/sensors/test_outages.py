@@ -17,7 +17,7 @@ from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 from tests.airflow_runs import DagFolder, Run
 from tests.charging.virtual import VirtualTime
-from tests.sensors.test_waits import MODES, after_looks
+from tests.sensors.test_waits import MODES, after_polls
 
 UNAVAILABLE = CfBillingUnavailableError("Cloudflare could not be reached", status=503)
 
@@ -57,7 +57,7 @@ def test_short_outages_cost_no_retry(
 ) -> None:
     for _ in range(4):
         sandbox.fault("getCreditBalance", **outage, times=3, skip=1)
-    breaking = after_looks(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"), count=17)
+    breaking = after_polls(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"), count=17)
     run = watch(dag_folder, mode)
     breaking.join()
     assert run.state == "success"
@@ -80,7 +80,7 @@ def test_outage_that_lasts_fails_the_try(
     sandbox.fault("getCreditBalance", "status", status=503, times=None)
     run = watch(dag_folder, mode)
     assert run.state == "failed"
-    assert re.search(r"All polls of the last [1-9]\d* s have failed", run.ends)  # longer where time is short
+    assert re.search(r"All polls of the last [1-9]\d* s have failed", run.ends)  # longer on a busy machine
 
 
 def test_outage_ends_with_the_sensors_own_timeout(sandbox: Sandbox, dag_folder: DagFolder) -> None:
@@ -136,7 +136,7 @@ def test_permanent_error_ends_the_wait_at_once() -> None:
 @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("failure", ["credentials", "outage", "value"])
-def test_wait_that_fails_is_skipped_if_so_asked(
+def test_failed_wait_is_skipped_if_so_configured(
     sandbox: Sandbox,
     dag_folder: DagFolder,
     monkeypatch: pytest.MonkeyPatch,

@@ -34,7 +34,7 @@ def test_broken_auto_topup_ends_the_wait_at_once(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_sensor_waits_until_the_auto_topup_breaks(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
-    breaking = Thread(target=after_looks, args=(sandbox, 2, "break"))
+    breaking = Thread(target=after_polls, args=(sandbox, 2, "break"))
     breaking.start()
     run = wait(dag_folder, mode)
     breaking.join()
@@ -46,7 +46,7 @@ def test_sensor_waits_until_the_auto_topup_breaks(sandbox: Sandbox, dag_folder: 
 @pytest.mark.parametrize("mode", MODES)
 def test_sensor_waits_until_the_error_is_cleared(sandbox: Sandbox, dag_folder: DagFolder, mode: str) -> None:
     sandbox.auto_topup("disable")
-    healing = Thread(target=after_looks, args=(sandbox, 2, "recover"))
+    healing = Thread(target=after_polls, args=(sandbox, 2, "recover"))
     healing.start()
     run = wait(dag_folder, f"wait_for='cleared', {mode}")
     healing.join()
@@ -61,7 +61,7 @@ def test_failure_older_than_since_does_not_count(
 ) -> None:
     old = (NOW - timedelta(hours=1)).timestamp()
     sandbox.auto_topup("break", last_failed_at=old, milliseconds=milliseconds)
-    breaking = Thread(target=after_looks, args=(sandbox, 2, "break"))
+    breaking = Thread(target=after_polls, args=(sandbox, 2, "break"))
     breaking.start()
     run = wait(dag_folder, f"since='{NOW - timedelta(minutes=1)}', {mode}")
     breaking.join()
@@ -109,9 +109,9 @@ def test_bad_wait_for_is_refused_at_parse_time() -> None:
         CfBillingTopupConfigErrorSensor(task_id="task", wait_for="errors")
 
 
-def after_looks(sandbox: Sandbox, looks: int, action: str) -> None:
-    """Do something to the auto top-up once the sensor has looked so often."""
+def after_polls(sandbox: Sandbox, count: int, action: str) -> None:
+    """Do something to the auto top-up once the sensor has polled so often."""
     deadline = datetime.now(UTC) + timedelta(seconds=30)
-    while len(sandbox.requests("getCreditBalance")) < looks and datetime.now(UTC) < deadline:
+    while len(sandbox.requests("getCreditBalance")) < count and datetime.now(UTC) < deadline:
         pass
     sandbox.auto_topup(action)

@@ -28,7 +28,7 @@ def wait(dag_folder: DagFolder, sensor: str, arguments: str) -> Run:
     return dag_folder.run(f"{sensor}(task_id='task', poke_interval=0.2, timeout=20, {arguments})")
 
 
-def after_looks(
+def after_polls(
     sandbox: Sandbox,
     operation: str,
     act: Callable[[], object],
@@ -63,7 +63,7 @@ def test_sensor_waits_until_the_balance_crosses_the_line(
     if "start_from" in mode:
         line = line.replace("'{{ 2000 }}'", "2000")
     sandbox.configure(balance_cents=before)
-    crossing = after_looks(sandbox, "getCreditBalance", lambda: sandbox.configure(balance_cents=after))
+    crossing = after_polls(sandbox, "getCreditBalance", lambda: sandbox.configure(balance_cents=after))
     run = wait(dag_folder, "CfBillingCreditBalanceSensor", f"{line}, {mode}")
     crossing.join()
     assert run.state == "success"
@@ -77,7 +77,7 @@ def test_sensor_waits_until_the_credits_last_for_less(
 ) -> None:
     line = f"below_days={'5' if 'start_from' in mode else days}"
     sandbox.configure(balance_cents=1500, spend_per_day_cents=240)
-    crossing = after_looks(sandbox, "getUsageHistory", lambda: sandbox.configure(balance_cents=1000))
+    crossing = after_polls(sandbox, "getUsageHistory", lambda: sandbox.configure(balance_cents=1000))
     run = wait(dag_folder, "CfBillingRunwaySensor", f"{line}, {mode}")
     crossing.join()
     assert run.state == "success"

@@ -8,7 +8,7 @@ from tests.raw_servers import fresh_token
 
 @pytest.fixture
 def own_token(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause that another test was asked for is kept here."""
+    """No rate limit of another test applies here."""
     token = fresh_token()
     sandbox.configure(token=token)
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token=token))

@@ -71,8 +71,8 @@ def fire(
     return asyncio.run(run())
 
 
-async def looks(sandbox: Sandbox, count: int) -> None:
-    """Wait until Cloudflare was asked so often."""
+async def wait_for_polls(sandbox: Sandbox, count: int) -> None:
+    """Wait until Cloudflare was polled so often."""
     while len(await asyncio.to_thread(sandbox.requests)) < count:
         await asyncio.sleep(0.02)
 

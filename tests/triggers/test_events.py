@@ -46,12 +46,12 @@ class Store:
 
     async def aset(self, key: str, value: Any) -> None:
         if self.is_away:
-            raise RuntimeError("the API server does not answer")
+            raise RuntimeError("the API server does not respond")
         self.values[key] = json.loads(json.dumps(value))
 
 
 class Watch:
-    """A watcher in a triggerer, that several stories' steps can look at."""
+    """A watcher in a triggerer, and the events that it has fired."""
 
     def __init__(self, sandbox: Sandbox, trigger: Any, store: Store | None) -> None:
         self._sandbox = sandbox
@@ -63,8 +63,8 @@ class Watch:
         async for event in self._trigger.run():
             self.events.append(event)
 
-    async def looks(self) -> None:
-        """Wait until it has looked at what now is."""
+    async def wait_for_poll(self) -> None:
+        """Wait until it has polled the current state."""
         seen = len(await asyncio.to_thread(self._sandbox.requests))
         while len(await asyncio.to_thread(self._sandbox.requests)) < seen + 3:
             await asyncio.sleep(INTERVAL / 5)
@@ -81,7 +81,7 @@ def watch(
         counts = []
         for step in (lambda: None, *steps):
             await asyncio.to_thread(step)
-            await watch.looks()
+            await watch.wait_for_poll()
             counts.append(len(watch.events))
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -133,7 +133,7 @@ def test_each_new_failure_fires_once(sandbox: Sandbox, store: Store | None):
 
 
 @needs_asset_watcher
-def test_event_tells_the_account_and_what_was_seen(sandbox: Sandbox):
+def test_event_has_the_account_and_what_was_seen(sandbox: Sandbox):
     async def first() -> Any:
         trigger = low()
         trigger.asset_state_store = Store()  # type: ignore[assignment]

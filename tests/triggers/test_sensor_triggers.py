@@ -18,27 +18,27 @@ from tests.triggers.firing import (
     completed,
     fire,
     first_event,
-    looks,
     low,
     pending,
     short,
+    wait_for_polls,
 )
 
 pytestmark = pytest.mark.usefixtures("own_token")
 
 
-def test_broken_auto_topup_is_told_with_its_configuration(sandbox: Sandbox):
+def test_broken_auto_topup_is_reported_with_its_configuration(sandbox: Sandbox):
     sandbox.auto_topup("break")
     (event,) = fire(broken())
     assert event.payload["status"] == "success"
     assert event.payload["result"]["error"] == "card_declined"
 
 
-def test_cleared_error_is_told(sandbox: Sandbox):
+def test_cleared_error_is_reported(sandbox: Sandbox):
     sandbox.auto_topup("break")
 
     async def heal() -> None:
-        await looks(sandbox, 2)
+        await wait_for_polls(sandbox, 2)
         sandbox.auto_topup("recover")
 
     (event,) = fire(broken(wait_for="cleared"), meanwhile=heal)
@@ -60,7 +60,7 @@ def test_balance_is_compared_in_fractional_cents(sandbox: Sandbox, lines: dict[s
     sandbox.configure(balance_cents=640.19)
 
     async def cross() -> None:
-        await looks(sandbox, 2)
+        await wait_for_polls(sandbox, 2)
         sandbox.configure(balance_cents=100 if "below_cents" in lines else 9000)
 
     trigger = low(**{"below_cents": None} | lines)
@@ -68,7 +68,7 @@ def test_balance_is_compared_in_fractional_cents(sandbox: Sandbox, lines: dict[s
     assert (event.payload["result"]["balance_cents"] == 640.19) == fires
 
 
-def test_settled_topup_is_told(sandbox: Sandbox):
+def test_settled_topup_is_reported(sandbox: Sandbox):
     topup = pending(sandbox, settle_seconds=0.5)
     (event,) = fire(completed(topup))
     assert event.payload["result"] == {"payment_intent_id": topup, "status": "completed"}
@@ -99,14 +99,14 @@ def test_watchers_of_an_account_share_each_poll(sandbox: Sandbox):
 
     async def watched() -> list[TriggerEvent]:
         tasks = [asyncio.create_task(first_event(trigger)) for trigger in waiting]
-        await looks(sandbox, 8)
+        await wait_for_polls(sandbox, 8)
         sandbox.auto_topup("break")
         sandbox.configure(balance_cents=50)
         return await asyncio.gather(*tasks)
 
     began = time.monotonic()
     assert len(asyncio.run(watched())) == 300
-    # One look each interval, and one in case it fell between the two changes.
+    # One poll each interval, and one in case it fell between the two changes.
     most = (time.monotonic() - began) / COMMON["poll_interval"] + 2
     made = Counter(request.operation for request in sandbox.requests())
     assert made.keys() == {"getCreditBalance", "getUsageHistory"}
@@ -133,7 +133,7 @@ def test_long_outage_fails_and_may_be_retried(sandbox: Sandbox, monkeypatch: pyt
     assert len(sandbox.requests()) > 3
 
 
-def test_rate_limit_fails_nobody(sandbox: Sandbox):
+def test_rate_limit_fails_no_trigger(sandbox: Sandbox):
     sandbox.auto_topup("break")
     sandbox.fault("getCreditBalance", "status", status=429, headers={"retry-after": "1"}, times=3)
     events = fire(*(broken() for _ in range(20)))
@@ -203,7 +203,7 @@ def test_triggers_yield_to_others_between_polls(sandbox: Sandbox):
 
         ticking = asyncio.create_task(tick())
         watching = asyncio.create_task(first_event(broken(poll_interval=0)))
-        await looks(sandbox, 5)
+        await wait_for_polls(sandbox, 5)
         watching.cancel()
         ticking.cancel()
         return ticks

@@ -33,13 +33,13 @@ def of_another_account(settings: Settings) -> Settings:
 
 
 def play(story: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    async def told() -> Any:
+    async def run() -> Any:
         return await asyncio.wait_for(story(), timeout=30)
 
-    return asyncio.run(told())
+    return asyncio.run(run())
 
 
-def test_all_who_ask_at_once_share_one_request(sandbox: Sandbox, settings: Settings):
+def test_concurrent_polls_share_one_request(sandbox: Sandbox, settings: Settings):
     async def story() -> list[PollResult]:
         return await asyncio.gather(*(shared_poll(settings, balance, max_age=60) for _ in range(1000)))
 
@@ -54,9 +54,9 @@ def test_latecomer_gets_a_fresh_enough_result(sandbox: Sandbox, settings: Settin
         fresh = await shared_poll(settings, balance, max_age=60)
         return [first, fresh, await shared_poll(settings, balance, max_age=0)]
 
-    first, fresh, asked_anew = play(story)
+    first, fresh, polled_again = play(story)
     assert fresh is first
-    assert asked_anew is not first
+    assert polled_again is not first
     assert len(sandbox.requests()) == 2
 
 
@@ -67,7 +67,7 @@ def test_latecomer_gets_a_fresh_enough_result(sandbox: Sandbox, settings: Settin
         lambda settings: (settings, CfBillingClient.get_topup_config),
         lambda settings: (settings, CfBillingClient.get_invoice_history, "manual"),
     ],
-    ids=["another account", "another question", "another question with arguments"],
+    ids=["another account", "another query", "another query with arguments"],
 )
 def test_another_query_gets_its_own_result(
     sandbox: Sandbox, settings: Settings, other: Callable[[Settings], Any]
@@ -94,8 +94,8 @@ def test_accounts_of_one_token_share_their_connections(settings: Settings):
 
     async def story() -> None:
         for account_id in (ACCOUNT_ID, ANOTHER_ACCOUNT_ID):
-            asking = Settings(account_id, settings.secret, base_url=server.url)
-            result = await shared_poll(asking, CfBillingClient.get_topup_config, max_age=60)
+            account = Settings(account_id, settings.secret, base_url=server.url)
+            result = await shared_poll(account, CfBillingClient.get_topup_config, max_age=60)
             assert result.error is None
 
     with RawServer(serve) as server:
@@ -145,7 +145,7 @@ def test_others_get_the_result_when_the_first_leaves(sandbox: Sandbox, settings:
     assert len(sandbox.requests()) == 1
 
 
-def test_slow_answer_does_not_stop_the_event_loop(settings: Settings):
+def test_slow_response_does_not_block_the_event_loop(settings: Settings):
     def hang(peer: Peer) -> None:
         peer.request()
         peer.hang()
@@ -164,7 +164,7 @@ def test_slow_answer_does_not_stop_the_event_loop(settings: Settings):
         assert play(story) > 20
 
 
-def test_what_nobody_asks_any_more_is_forgotten(
+def test_result_that_is_no_longer_requested_is_forgotten(
     sandbox: Sandbox, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     async def story() -> int:
@@ -177,13 +177,13 @@ def test_what_nobody_asks_any_more_is_forgotten(
 
 
 def rate(turns: Callable[[], float], virtual: VirtualTime, seconds: float) -> list[float]:
-    """Return when looks come, where someone always wants to look."""
-    looks = []
+    """Return when polls come if one is always wanted."""
+    polls = []
     while virtual.passed < seconds:
         wait = turns()
-        looks.append(virtual.passed + wait)
-        virtual.passed = max(virtual.passed, looks[-1])
-    return looks
+        polls.append(virtual.passed + wait)
+        virtual.passed = max(virtual.passed, polls[-1])
+    return polls
 
 
 @pytest.fixture
@@ -193,9 +193,9 @@ def virtual(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
     return virtual
 
 
-def test_looks_stay_within_half_of_what_cloudflare_allows(virtual: VirtualTime):
-    looks = rate(RateLimiter().reserve, virtual, seconds=1200)
-    most = max(sum(start <= look < start + 300 for look in looks) for start in looks)
+def test_polls_stay_within_half_of_what_cloudflare_allows(virtual: VirtualTime):
+    polls = rate(RateLimiter().reserve, virtual, seconds=1200)
+    most = max(sum(start <= poll < start + 300 for poll in polls) for start in polls)
     assert 580 < most <= 600 + 21
 
 
@@ -239,7 +239,7 @@ def test_low_quota_delays_only_until_its_renewal(virtual: VirtualTime):
     assert turns[-1] == pytest.approx(60 + 1000 / 2, abs=2)
 
 
-def test_some_looks_may_come_at_once(virtual: VirtualTime):
+def test_some_polls_may_come_at_once(virtual: VirtualTime):
     limiter = RateLimiter()
     assert [limiter.reserve() for _ in range(20)] == [0.0] * 20
     assert limiter.reserve() > 0

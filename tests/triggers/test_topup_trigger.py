@@ -16,11 +16,11 @@ from tests.triggers.firing import (
     broken,
     completed,
     fire,
-    looks,
     low,
     of_a_topup,
     pending,
     revived,
+    wait_for_polls,
 )
 
 pytestmark = pytest.mark.usefixtures("own_token")
@@ -78,7 +78,7 @@ def test_invoice_of_a_lost_charge_is_news(sandbox: Sandbox):
     progress = searching(sandbox)
 
     async def appear() -> None:
-        await looks(sandbox, 2)
+        await wait_for_polls(sandbox, 2)
         sandbox.add_invoice(2500)
 
     (event,) = fire(of_a_topup(progress), meanwhile=appear)
@@ -148,8 +148,8 @@ def test_waiters_for_a_topup_share_each_poll(sandbox: Sandbox):
         *(of_a_topup(Progress(accepted, "settle", settlement_deadline=time.time() + 60)) for _ in range(50)),
     )
     # The status, and while it is pending the invoice.
-    asked = len(sandbox.requests()) - before
-    assert asked <= 2 * ((time.monotonic() - began) / (COMMON["poll_interval"] / 2) + 2)
+    requests = len(sandbox.requests()) - before
+    assert requests <= 2 * ((time.monotonic() - began) / (COMMON["poll_interval"] / 2) + 2)
 
 
 def test_no_trigger_ever_charges(sandbox: Sandbox):

@@ -1,4 +1,4 @@
-"""Rows in which answers are lost: the charge's, and those of the reads around it."""
+"""Rows in which responses are lost: the charge's, and those of the reads around it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.faults.trial import Trial
 
 
-def lost_answers() -> list[Row]:
+def lost_responses() -> list[Row]:
     # One try is enough: these are found out without Airflow's help.
     rows = [Row("nothing goes wrong", in_one_try=True)]
     for name, plan in LOST.items():
@@ -32,24 +32,24 @@ def lost_answers() -> list[Row]:
         if plan["kind"] != "slow":
             rows.append(Row(f"POST {name}, charged late", (post(plan, **LATE),), in_one_try=True))
         if plan["kind"] in ("reset", "drop", "hang"):
-            rows.append(Row(f"POST {name} in mid-answer", (post(plan, when="middle"),), in_one_try=True))
+            rows.append(Row(f"POST {name} in mid-response", (post(plan, when="middle"),), in_one_try=True))
     late_524 = post({"kind": "status", "status": 524, "html": True}, **LATE)
     lag = {"history_lag_seconds": between(0.2, 0.9)}
     for status in (408, 409, 423, 425, 499):
         plan = {"kind": "status", "status": status}
-        rows.append(Row(f"POST answered by {status} in JSON, not charged", (post(plan),), in_one_try=True))
+        rows.append(Row(f"POST returning {status} in JSON, not charged", (post(plan),), in_one_try=True))
         charged = post(plan, when="after")
-        rows.append(Row(f"POST answered by {status} in JSON, charged", (charged,), in_one_try=True))
+        rows.append(Row(f"POST returning {status} in JSON, charged", (charged,), in_one_try=True))
     return [
         *rows,
-        Row("POST answered slowly", (post({"kind": "slow", "when": "after", "seconds": 0.001}),)),
-        Row("POST answered by 524, charged and listed late", (late_524,), account=lag),
+        Row("POST with a slow response", (post({"kind": "slow", "when": "after", "seconds": 0.001}),)),
+        Row("POST returning 524, charged and listed late", (late_524,), account=lag),
         Row("POST lost, listed late", (any_lost_and_charged,), account=lag),
         Row(
             "POST lost, with fee and tax", (any_lost_and_charged,), account={"tax_percent": one_of(7, 21, 27)}
         ),
         Row("POST lost, no fee", (any_lost_and_charged,), account={"fee_percent": 0.0}),
-        Row("POST lost, sparse answers", (any_lost_and_charged,), account={"sparse": True}),
+        Row("POST lost, sparse responses", (any_lost_and_charged,), account={"sparse": True}),
         Row("POST lost twice, not charged", (post({"kind": "drop", "times": 2}),)),
         Row("POST lost, not charged, then lost and charged", (LOST_AND_NOT_CHARGED, LOST_AND_CHARGED)),
         *_clocks_that_are_off(),
@@ -79,7 +79,7 @@ def lost_answers() -> list[Row]:
             "POST refused by 429",
             (post({"kind": "status", "status": 429, "times": 2}),),
         ),
-        # Later than the window promises: found all the same where nothing has been charged in the meantime.
+        # Later than the window promises: found all the same if nothing has been charged in the meantime.
         Row(
             "POST lost, listed after the window, further POSTs refused",
             (LOST_AND_CHARGED, post({"kind": "status", "status": 429, "times": 40})),
@@ -93,11 +93,11 @@ def lost_answers() -> list[Row]:
             operator={"wait_for_completion": False},
         ),
         Row("POST lost, balance guard", (any_lost_and_charged,), **_guarded()),
-        Row("killed after the charge, balance guard", **_guarded(), strikes=({"point": "told"},)),
+        Row("killed after the charge, balance guard", **_guarded(), strikes=({"point": "pushed"},)),
         Row(
             "killed after the charge, budget",
             operator={"budget_cents": 2700, "budget_period": "month"},
-            strikes=({"point": "told", "delay": between(0, 0.2)},),
+            strikes=({"point": "pushed", "delay": between(0, 0.2)},),
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Good answers to begin from, and what may come of any others."""
+"""Good responses to begin from, and what may come of any others."""
 
 import json
 from collections import Counter
@@ -121,7 +121,7 @@ def body_of(result: Any) -> bytes:
     return json.dumps({"success": True, "errors": [], "messages": [], "result": result}).encode()
 
 
-def answered(name: str, status: int, body: bytes) -> None:
+def check_response(name: str, status: int, body: bytes) -> None:
     """Read a response as a client does; let nothing out but what is documented, and no secret."""
     kind, _ = GOOD[name]
     reply = Reply(status, body, redactor=REDACTOR)
