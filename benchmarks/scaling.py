@@ -49,7 +49,7 @@ class Scene:
     settle_seconds: float = 10.0
     triggerers: int = 2
     watch_seconds: float | None = None
-    top_up: bool = True
+    topup: bool = True
 
     @property
     def slots(self) -> int:
@@ -119,8 +119,8 @@ class Simulation:
         self.cloudflare = Cloudflare(clock)
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, Iterator[float]]] = []
-        self._to_top_up = deque((0.0, account) for account in range(scene.accounts if scene.top_up else 0))
-        self.left = len(self._to_top_up)
+        self._to_topup = deque((0.0, account) for account in range(scene.accounts if scene.topup else 0))
+        self.left = len(self._to_topup)
         self._triggerers = [RateLimiter() for _ in range(scene.triggerers)]
         self._settled_at: dict[int, float] = {}
         self.failed_tries = 0
@@ -128,11 +128,11 @@ class Simulation:
         self.done_at = 0.0
 
     def run(self) -> None:
-        for _ in range(self._scene.slots if self._scene.top_up else 0):
+        for _ in range(self._scene.slots if self._scene.topup else 0):
             self._start(self._slot())
         for account in range(self._scene.accounts if self._scene.watch_seconds else 0):
             self._start(self._watch(account))
-        while self._due and (self.left or not self._scene.top_up) and self._due[0][0] < _HOURS:
+        while self._due and (self.left or not self._scene.topup) and self._due[0][0] < _HOURS:
             self._clock.now, _, actor = heapq.heappop(self._due)
             seconds = next(actor, None)
             if seconds is not None:
@@ -144,16 +144,16 @@ class Simulation:
     def _slot(self) -> Iterator[float]:
         """Run tries, one after the other: a slot of a worker, or of the pool."""
         while self.left:
-            if not self._to_top_up or self._to_top_up[0][0] > self._clock.now:
+            if not self._to_topup or self._to_topup[0][0] > self._clock.now:
                 yield START_SECONDS
                 continue
-            _, account = self._to_top_up.popleft()
+            _, account = self._to_topup.popleft()
             if (yield from self._try(account)):
                 self.left -= 1
                 self.done_at = self._clock.now
             else:
                 self.failed_tries += 1
-                self._to_top_up.append((self._clock.now + RETRY_DELAY_SECONDS, account))
+                self._to_topup.append((self._clock.now + RETRY_DELAY_SECONDS, account))
 
     def _try(self, account: int) -> Iterator[float]:
         """Top up in a new process, or go on with what an earlier try has charged; defer while it is pending.
@@ -257,7 +257,7 @@ def _table_of_topups() -> str:
 def _table_of_waits() -> str:
     rows = []
     for accounts, triggerers in itertools.product((10, 100, 1_000), (1, 2, 4)):
-        scene = Scene(accounts, triggerers=triggerers, watch_seconds=60.0, top_up=False)
+        scene = Scene(accounts, triggerers=triggerers, watch_seconds=60.0, topup=False)
         simulation = played(scene)
         worst, refused = simulation.cloudflare.worst(), simulation.cloudflare.refused
         interval = _HOURS * accounts / simulation.polls

@@ -53,12 +53,12 @@ def table() -> str:
     rows = []
     with Sandbox(settle_seconds=0) as sandbox:
         for name, conditions in ORDERS.items():
-            counts = _top_up(sandbox, conditions)
+            counts = _topup(sandbox, conditions)
             rows.append((name, sum(counts.values()), *(counts[endpoint] for endpoint in ENDPOINTS)))
     return markdown("Requests for one top-up", ("with", "all", *ENDPOINTS.values()), rows)
 
 
-def _top_up(sandbox: Sandbox, conditions: dict[str, Any]) -> Counter[str]:
+def _topup(sandbox: Sandbox, conditions: dict[str, Any]) -> Counter[str]:
     sandbox.reset()
     sandbox.configure(settle_seconds=0)
     client = CfBillingClient(Settings(sandbox.account_id, sandbox.token, base_url=sandbox.base_url))

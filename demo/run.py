@@ -23,7 +23,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 DAG_FILE = REPOSITORY / "example_dags" / "weekly_topup.py"
 DAG_ID = "cfbilling_weekly_topup"
-TASK_ID = "top_up"
+TASK_ID = "topup"
 TIME_LIMIT = 300.0  # seconds, of each command
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s [%(name)s]"

@@ -21,7 +21,7 @@ from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErr
 
 MESSAGE = """\
 {%- set config = ti.xcom_pull(task_ids="auto_topup_is_broken") -%}
-{%- set topup = ti.xcom_pull(task_ids="top_up_by_hand") -%}
+{%- set topup = ti.xcom_pull(task_ids="topup_by_hand") -%}
 The automatic top-up is {{ config.state }} ({{ config.disabled_reason or config.error }}).
 {%- if topup %} Topped up by hand: ${{ "%.2f" | format(topup.amount_cents / 100) }}, \
 invoice {{ topup.payment_intent_id }}.
@@ -47,8 +47,8 @@ with DAG(
         timeout=timedelta(days=365),
     )
 
-    top_up_by_hand = CfBillingCreateTopupOperator(
-        task_id="top_up_by_hand",
+    topup_by_hand = CfBillingCreateTopupOperator(
+        task_id="topup_by_hand",
         amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
     )
@@ -59,4 +59,4 @@ with DAG(
         logging.getLogger(__name__).warning(message)
         return message
 
-    auto_topup_is_broken >> top_up_by_hand >> notify(MESSAGE)
+    auto_topup_is_broken >> topup_by_hand >> notify(MESSAGE)

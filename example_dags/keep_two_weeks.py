@@ -24,7 +24,7 @@ with DAG(
     tags=["cloudflare", "billing"],
 ) as dag:
     CfBillingCreateTopupOperator(
-        task_id="top_up",
+        task_id="topup",
         target_balance_cents=10_000,  # $100.00
         only_if_runway_below_days=14,
         budget_cents=20_000,  # $200.00, with Cloudflare's 5 % fee

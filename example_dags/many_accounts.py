@@ -40,5 +40,5 @@ with DAG(
         return params["topups"]
 
     CfBillingCreateTopupOperator.partial(
-        task_id="top_up", map_index_template="{{ task.account_id }}"
+        task_id="topup", map_index_template="{{ task.account_id }}"
     ).expand_kwargs(topups())

@@ -47,11 +47,11 @@ with DAG(
         logging.getLogger(__name__).warning(message)
         return message
 
-    top_up_by_hand = CfBillingCreateTopupOperator(
-        task_id="top_up_by_hand",
+    topup_by_hand = CfBillingCreateTopupOperator(
+        task_id="topup_by_hand",
         amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
         deferrable=True,
     )
 
-    notify() >> top_up_by_hand
+    notify() >> topup_by_hand

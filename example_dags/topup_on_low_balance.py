@@ -34,7 +34,7 @@ with DAG(
     tags=["cloudflare", "billing"],
 ) as dag:
     CfBillingCreateTopupOperator(
-        task_id="top_up",
+        task_id="topup",
         amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
         budget_cents=21_000,  # $210.00: eight such top-ups without tax

@@ -45,7 +45,7 @@ with DAG(
     tags=["cloudflare", "billing"],
 ) as dag:
     CfBillingCreateTopupOperator(
-        task_id="top_up",
+        task_id="topup",
         amount_cents=2500,  # $25.00, plus Cloudflare's 5 % fee
         only_if_balance_below_cents=1000,  # $10.00
         budget_cents=10_500,  # $105.00

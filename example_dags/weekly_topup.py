@@ -24,4 +24,4 @@ with DAG(
     doc_md=__doc__,
     tags=["cloudflare", "billing"],
 ) as dag:
-    CfBillingCreateTopupOperator(task_id="top_up", amount_cents=2500)  # $25.00, plus fee
+    CfBillingCreateTopupOperator(task_id="topup", amount_cents=2500)  # $25.00, plus fee

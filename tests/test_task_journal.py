@@ -41,7 +41,7 @@ def _forget_all() -> None:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_top_up_that_has_completed_leaves_no_variable(
+def test_topup_that_has_completed_leaves_no_variable(
     sandbox: Sandbox, dag_folder: DagFolder, deferrable: bool
 ):
     sandbox.configure(settle_seconds=0.3)
@@ -50,14 +50,14 @@ def test_top_up_that_has_completed_leaves_no_variable(
     assert variables() == {}
 
 
-def test_record_stays_if_airflow_does_not_say_whether_the_try_still_counts():
+def test_record_stays_if_airflow_does_not_say_that_the_try_counts():
     done: list[str] = []
     ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=1)
     after_success({"ti": ti}, lambda: done.append("removed"))  # type: ignore[typeddict-item]
     assert done == []
 
 
-def test_top_up_that_is_skipped_leaves_no_variable(sandbox: Sandbox, dag_folder: DagFolder):
+def test_topup_that_is_skipped_leaves_no_variable(sandbox: Sandbox, dag_folder: DagFolder):
     run = dag_folder.run(TOPUP.format(more=", only_if_balance_below_cents=1"))
     assert run.tasks == {"task": "skipped"}
     assert variables() == {}

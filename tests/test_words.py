@@ -47,6 +47,6 @@ def test_swept_words_stay_out(words: str, write: str) -> None:
 
 
 def test_identifiers_say_topup() -> None:
-    """Prose says "top-up" and "top up"; names of the package have one spelling."""
-    sources = {path: path.read_text() for path in (ROOT / "airflow_provider_cfbilling").rglob("*.py")}
-    assert [str(path) for path, text in sources.items() if re.search(r"\btop_up|_top_up", text)] == []
+    """Prose says "top-up" and "top up"; names have one spelling."""
+    found = [str(path) for path in texts() if re.search(r"top_up|TopUp", path.read_text())]
+    assert found == []

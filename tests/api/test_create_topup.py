@@ -50,7 +50,7 @@ def test_topup_is_returned_without_client_secret(sandbox: Sandbox, client: CfBil
         {"onboarding": None, "unknown": {"deep": [1]}},
     ],
 )
-def test_accepted_top_up_needs_nothing_but_its_id(sandbox: Sandbox, client: CfBillingClient, details: dict):
+def test_accepted_topup_needs_nothing_but_its_id(sandbox: Sandbox, client: CfBillingClient, details: dict):
     sandbox.fault("createTopup", "garbage", when="after", body=json.dumps(ok(TOPUP | details)))
 
     topup = client.create_topup(1000)

@@ -253,6 +253,6 @@ def test_time_that_connecting_takes_counts(trusted_certificate: Path):
     assert len(server.heads) == 1
 
 
-def test_top_up_that_comes_in_time_is_sent(sandbox: Sandbox, client: CfBillingClient):
+def test_topup_that_comes_in_time_is_sent(sandbox: Sandbox, client: CfBillingClient):
     assert client.create_topup(1000, send_by=SendDeadline.after(60)).payment_intent_id
     assert len(sandbox.charges()) == 1

@@ -209,7 +209,7 @@ def test_history_that_refuses_paging_is_decided_by_its_first_page(
     assert task.run(wait_seconds=None)["payment_intent_id"] == task.charged()
 
 
-def test_history_that_refuses_paging_and_hides_the_charge_needs_a_person(sandbox: Sandbox, task: Task):
+def test_history_without_paging_that_hides_the_charge_needs_a_person(sandbox: Sandbox, task: Task):
     sandbox.configure(per_page=2, page_parameter="refused")
     lose(sandbox)
     task.run(until=lambda progress: progress.phase == "reconcile")

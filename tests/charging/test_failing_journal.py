@@ -137,7 +137,7 @@ def test_process_frozen_before_its_charge_adopts_what_another_charged(
     assert task.posts() == 0
 
 
-def test_try_frozen_while_comparing_clocks_adopts_nothing_older_than_the_dag_run(
+def test_try_frozen_while_comparing_clocks_adopts_nothing_older(
     sandbox: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
     sandbox.add_invoice(AMOUNT_CENTS)
@@ -160,7 +160,7 @@ def test_try_frozen_while_comparing_clocks_adopts_nothing_older_than_the_dag_run
 # account or amount were changed between two tries
 
 
-def test_intent_of_another_amount_is_adopted_and_reported_as_it_was_charged(any_task: Task):
+def test_intent_of_another_amount_is_reported_as_it_was_charged(any_task: Task):
     killed_after_the_charge(any_task, charged=True)
     result = any_task.run(amount_cents=9900)
     assert (result["payment_intent_id"], result["amount_cents"]) == (any_task.charged(), AMOUNT_CENTS)

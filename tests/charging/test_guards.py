@@ -137,7 +137,7 @@ def test_usage_that_cannot_be_read_stops_what_depends_on_it(sandbox: Sandbox, cl
 
 @pytest.mark.parametrize("period", BUDGET_PERIODS)
 @pytest.mark.parametrize(("budget_cents", "allowed"), [(6649, False), (6650, True)])
-def test_budget_counts_automatic_and_manual_invoices_of_its_period_and_this_top_up(
+def test_budget_counts_all_invoices_of_its_period_and_this_topup(
     sandbox: Sandbox, client: CfBillingClient, period: Any, budget_cents: int, allowed: bool
 ):
     start = in_period(period)
@@ -277,7 +277,7 @@ def test_invoice_that_moves_on_to_the_next_page_is_counted_once():
         check_against(pages, budget_cents=4049)
 
 
-def test_api_that_counts_pages_from_zero_suffices_with_its_first_page_only():
+def test_api_that_counts_pages_from_zero_gives_its_first_page():
     today = in_period("day")
     whole = {1: history(0, [("in_1", today)], has_more=False)}
     assert check_against(whole, budget_cents=2050) == 1
@@ -341,7 +341,7 @@ def test_requested_guard_that_cannot_be_checked_stops_the_charge(
 
 
 @unreadable
-def test_optional_checks_never_stop_a_top_up(
+def test_optional_checks_never_stop_a_topup(
     sandbox: Sandbox, client: CfBillingClient, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
 ):
     for operation in ("getCreditBalance", "getTopupEligibility", "getTopupLimits"):
@@ -352,7 +352,7 @@ def test_optional_checks_never_stop_a_top_up(
 
 
 @unreadable
-def test_limits_come_from_the_deprecated_endpoint_if_the_new_one_is_unreadable(
+def test_limits_fall_back_to_the_deprecated_endpoint(
     sandbox: Sandbox, client: CfBillingClient, fault: dict[str, Any]
 ):
     sandbox.configure(max_cents=5000)

@@ -100,7 +100,7 @@ def test_at_most_ten_pages_are_read(sandbox: Sandbox, client: CfBillingClient):
 
 @pytest.mark.parametrize("without", ["id", "created"])
 @pytest.mark.parametrize("since", [at(9), None], ids=["since", "newest"])
-def test_invoice_without_id_or_date_is_left_out_and_leaves_the_rest_unproven(
+def test_invoice_without_id_or_date_leaves_the_rest_unproven(
     sandbox: Sandbox, client: CfBillingClient, without: str, since: datetime | None
 ):
     (known,) = invoices(sandbox, 10)

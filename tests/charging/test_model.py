@@ -76,7 +76,7 @@ def pass_the_time_of(machine: type[TopupTask], monkeypatch: pytest.MonkeyPatch) 
 
 # What goes wrong in few moves is seldom met in many, which undo it.
 @pytest.mark.parametrize(("examples", "steps"), [(2000, 3), (500, 8), (100, 25)], ids=["few", "some", "many"])
-def test_whatever_happens_the_card_is_charged_at_most_once_and_the_task_ends_well(
+def test_card_is_charged_at_most_once_whatever_happens(
     monkeypatch: pytest.MonkeyPatch, examples: int, steps: int
 ):
     pass_the_time_of(TopupTask, monkeypatch)

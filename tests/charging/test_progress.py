@@ -137,7 +137,7 @@ def task(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
         yield task
 
 
-def test_adopted_charge_is_waited_for_at_the_usual_interval_after_the_window(sandbox: Sandbox, task: Task):
+def test_adopted_charge_is_polled_at_the_usual_interval(sandbox: Sandbox, task: Task):
     """The end of the search must not hurry the wait: two requests a second would use up the rate limit."""
     sandbox.configure(settle_seconds=3000)
     sandbox.fault("createTopup", "reset", when="after")

@@ -85,7 +85,7 @@ def test_invoice_that_was_there_before_is_not_adopted(sandbox: Sandbox, any_task
     assert any_task.run()["payment_intent_id"] == any_task.charged()
 
 
-def test_automatic_top_up_is_not_adopted(sandbox: Sandbox, any_task: Task):
+def test_automatic_topup_is_not_adopted(sandbox: Sandbox, any_task: Task):
     killed_after_the_charge(any_task)
     automatic = sandbox.auto_topup("perform", amount_cents=AMOUNT_CENTS)
     assert automatic is not None
@@ -151,9 +151,7 @@ def test_failed_polls_are_retried_while_the_window_is_open(sandbox: Sandbox, tas
     assert task.polls >= 14
 
 
-def test_failed_polls_end_the_try_with_the_window_and_the_next_one_finds_the_charge(
-    sandbox: Sandbox, task: Task
-):
+def test_failed_polls_end_the_try_and_the_next_finds_the_charge(sandbox: Sandbox, task: Task):
     killed_after_the_charge(task, charged=True)
     sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
     with pytest.raises(ChargeUnconfirmedError, match="may have been sent") as caught:

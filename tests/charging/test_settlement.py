@@ -17,7 +17,7 @@ def _settles_at_once(sandbox: Sandbox) -> None:
     sandbox.configure(settle_seconds=0)
 
 
-def test_paid_top_up_is_settled(client: CfBillingClient):
+def test_paid_topup_is_settled(client: CfBillingClient):
     topup = client.create_topup(1000)
     eventually(lambda: is_settled(client, topup.payment_intent_id))
 
@@ -31,7 +31,7 @@ def test_paid_top_up_is_settled(client: CfBillingClient):
     ],
     ids=str,
 )
-def test_open_top_up_is_not_settled(sandbox: Sandbox, client: CfBillingClient, account: dict[str, Any]):
+def test_open_topup_is_not_settled(sandbox: Sandbox, client: CfBillingClient, account: dict[str, Any]):
     sandbox.configure(**account)
     topup = client.create_topup(1000)
     assert is_settled(client, topup.payment_intent_id) is False
@@ -47,14 +47,14 @@ def test_failed_payment_is_named_with_its_state(sandbox: Sandbox, client: CfBill
         is_settled(client, lost)
 
 
-def test_failed_payment_of_another_top_up_does_not_count(sandbox: Sandbox, client: CfBillingClient):
+def test_failed_payment_of_another_topup_does_not_count(sandbox: Sandbox, client: CfBillingClient):
     sandbox.add_invoice(1000, status="void")
     sandbox.configure(settle_seconds=600)
     topup = client.create_topup(1000)
     assert is_settled(client, topup.payment_intent_id) is False
 
 
-def test_unknown_top_up_is_not_found_and_named(sandbox: Sandbox, client: CfBillingClient):
+def test_unknown_topup_is_not_found_and_named(sandbox: Sandbox, client: CfBillingClient):
     with pytest.raises(CfBillingNotFoundError, match="does not know top-up in_gone") as caught:
         is_settled(client, "in_gone")
     assert caught.value.status == 404

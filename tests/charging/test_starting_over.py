@@ -57,7 +57,7 @@ def test_intent_holds_what_is_needed_to_find_the_charge_again(sandbox: Sandbox, 
 
 
 @pytest.mark.parametrize("wait_seconds", [None, 3600.0])
-def test_completed_top_up_is_returned_without_any_request(
+def test_completed_topup_is_returned_without_any_request(
     sandbox: Sandbox, task: Task, wait_seconds: float | None
 ):
     first = task.run()
@@ -66,7 +66,7 @@ def test_completed_top_up_is_returned_without_any_request(
     assert sandbox.requests() == requests
 
 
-def test_submitted_top_up_that_is_not_waited_for_is_returned_as_recorded(sandbox: Sandbox, task: Task):
+def test_accepted_topup_is_returned_as_recorded(sandbox: Sandbox, task: Task):
     first = task.run(wait_seconds=None)
     assert (first["status"], first["outcome"]) == ("pending", "charged")
     requests = sandbox.requests()
@@ -74,7 +74,7 @@ def test_submitted_top_up_that_is_not_waited_for_is_returned_as_recorded(sandbox
     assert sandbox.requests() == requests
 
 
-def test_submitted_top_up_is_waited_for_and_not_charged_again(any_task: Task):
+def test_accepted_topup_is_waited_for_and_not_charged_again(any_task: Task):
     any_task.run(until=is_accepted)
     result = any_task.run()
     assert (result["payment_intent_id"], result["outcome"]) == (any_task.charged(), "resumed")
@@ -272,9 +272,7 @@ def test_cloudflare_being_away_does_not_stop_a_try_that_knows_nothing(forgetful_
     assert forgetful_task.run()["payment_intent_id"] == lost
 
 
-def test_cloudflare_being_away_for_longer_than_the_window_ends_a_try_that_knows_nothing(
-    sandbox: Sandbox, task: Task
-):
+def test_outage_longer_than_the_window_ends_a_try_without_record(sandbox: Sandbox, task: Task):
     task.cleared = True
     sandbox.fault("getInvoiceHistory", "status", status=503, times=None)
     with pytest.raises(ChargeUnconfirmedError, match="Whether an earlier try charged the card is not known"):

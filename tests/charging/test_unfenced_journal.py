@@ -110,13 +110,13 @@ def test_earlier_tries_that_only_started_have_sent_nothing(texts: Texts):
     assert journal(texts, 5, cleared_after=lambda: 4).begin(CLEARED, 6) == STARTED  # and again
 
 
-def test_records_that_a_clear_has_discarded_stay_discarded_for_the_tries_after_it(texts: Texts):
+def test_records_discarded_by_a_clear_stay_discarded(texts: Texts):
     assert journal(texts, 2, cleared_after=lambda: 1).begin(CLEARED, 6).cleared
     assert journal(texts, 3, cleared_after=lambda: 1).begin(CLEARED, 6).cleared
     assert journal(texts, 4, cleared_after=lambda: 3).begin(CLEARED, 6).cleared
 
 
-def test_record_of_an_orphan_does_not_hide_that_a_later_one_was_removed(texts: Texts):
+def test_record_of_an_orphan_does_not_hide_a_later_success(texts: Texts):
     """The second try has completed, and then the first one was woken and has written its start."""
     journal(texts, 1).begin(STARTED, 6)
     assert journal(texts, 3, cleared_after=lambda: 2).begin(CLEARED, 6).cleared
@@ -291,9 +291,7 @@ def test_retry_of_a_try_that_failed_before_its_charge_costs_seconds(
     assert task.time.now - began < SEND_WITHIN_SECONDS + TAKEOVER_MARGIN_SECONDS + 5
 
 
-def test_first_try_that_died_before_it_wrote_anything_costs_seconds_and_adopts_nothing(
-    sandbox: Sandbox, task: Task, texts: Texts
-):
+def test_first_try_that_died_before_its_record_costs_seconds(sandbox: Sandbox, task: Task, texts: Texts):
     other = sandbox.add_invoice(AMOUNT_CENTS, created=task.time.now + 1).id
     began = task.time.now
     result = run_try(task, texts, 2, wait_seconds=None)
@@ -320,9 +318,7 @@ def test_intent_that_is_not_kept_is_not_sent(sandbox: Sandbox, task: Task, texts
     assert task.posts() == 0
 
 
-def test_try_that_was_frozen_before_its_charge_sends_nothing_after_another_has_ended(
-    sandbox: Sandbox, task: Task, texts: Texts
-):
+def test_try_frozen_before_its_charge_sends_nothing_later(sandbox: Sandbox, task: Task, texts: Texts):
     """The record that it writes then stands where the other one has removed it."""
     frozen = UnfencedJournal(texts, 1)
     task.journal = frozen
@@ -343,9 +339,7 @@ def test_try_that_was_frozen_before_its_charge_sends_nothing_after_another_has_e
     assert task.posts() == 1
 
 
-def test_try_that_was_frozen_while_it_gave_a_charge_up_sends_nothing_after_another_has_ended(
-    sandbox: Sandbox, task: Task, texts: Texts
-):
+def test_try_frozen_while_giving_a_charge_up_sends_nothing_later(sandbox: Sandbox, task: Task, texts: Texts):
     sandbox.configure(credit_cents=200)  # no invoice that it would recognize
     sandbox.fault("createTopup", "reset")
     frozen = UnfencedJournal(texts, 1)

@@ -54,7 +54,7 @@ def test_failed_payment_ends_every_try_and_is_not_charged_again(
     assert any_task.posts() == 1
 
 
-def test_recorded_top_up_that_is_not_found_is_named_and_not_charged_again(sandbox: Sandbox, task: Task):
+def test_recorded_topup_that_is_not_found_is_not_charged_again(sandbox: Sandbox, task: Task):
     task.run(until=is_accepted)
     topup = {"payment_intent_id": "in_gone", "onboarding": None, "brand": None, "last4": None}
     task.kept.write(replace(task.kept.record, topup=topup))

@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.distributed.cluster import Cluster
 from tests.distributed.services import Broker, Postgres, what_is_missing
-from tests.distributed.topups import Plan, TopUps, source
+from tests.distributed.topups import Plan, Topups, source
 
 PLANS = {
     plan.name: plan
@@ -66,7 +66,7 @@ def cluster(postgres: Postgres, broker: Broker, cloudflare: Sandbox) -> Iterator
 
 
 @pytest.fixture
-def topups(request: pytest.FixtureRequest, cluster: Cluster, cloudflare: Sandbox) -> TopUps:
+def topups(request: pytest.FixtureRequest, cluster: Cluster, cloudflare: Sandbox) -> Topups:
     """The top-ups that the test's mark ``plan`` names."""
     name: str = request.node.get_closest_marker("plan").args[0]
-    return TopUps(PLANS[name], cluster, cloudflare)
+    return Topups(PLANS[name], cluster, cloudflare)

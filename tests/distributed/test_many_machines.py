@@ -19,7 +19,7 @@ from tests.distributed.cluster import (
     Cluster,
 )
 from tests.distributed.services import Broker, Postgres
-from tests.distributed.topups import TopUps, charged_wrongly
+from tests.distributed.topups import Topups, charged_wrongly
 from tests.real_airflow import processes
 
 pytestmark = [pytest.mark.timeout(420)]
@@ -34,7 +34,7 @@ def all_machines_run(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.plan("many")
-def test_two_hundred_accounts_are_topped_up(topups: TopUps, summary: list[str]) -> None:
+def test_two_hundred_accounts_are_topped_up(topups: Topups, summary: list[str]) -> None:
     topups.start()
     finished = topups.finish()
     assert finished.outcomes() == {"charged": 200}
@@ -49,7 +49,7 @@ def test_two_hundred_accounts_are_topped_up(topups: TopUps, summary: list[str]) 
 
 @pytest.mark.plan("killed")
 def test_killed_worker_leaves_its_posts_to_the_other(
-    topups: TopUps, cluster: Cluster, cloudflare: Sandbox, summary: list[str]
+    topups: Topups, cluster: Cluster, cloudflare: Sandbox, summary: list[str]
 ) -> None:
     """Half of the charges were made and lost their responses, half were not made: no task can know which."""
     for _ in range(topups.plan.count // 2):
@@ -77,7 +77,7 @@ def test_killed_worker_leaves_its_posts_to_the_other(
 
 @pytest.mark.plan("twice")
 def test_redelivered_message_sends_no_second_post(
-    topups: TopUps, cluster: Cluster, cloudflare: Sandbox, broker: Broker, summary: list[str]
+    topups: Topups, cluster: Cluster, cloudflare: Sandbox, broker: Broker, summary: list[str]
 ) -> None:
     """A worker that starts takes what others have not acknowledged in time, though they are at it."""
     number = topups.plan.count
@@ -96,7 +96,7 @@ def test_redelivered_message_sends_no_second_post(
 
 
 @pytest.mark.plan("halved")
-def test_others_take_over_from_killed_scheduler_and_triggerer(topups: TopUps, cluster: Cluster) -> None:
+def test_others_take_over_from_killed_scheduler_and_triggerer(topups: Topups, cluster: Cluster) -> None:
     topups.start()
     topups.until(
         "both triggerers have their hands full", lambda: cluster.triggers() == [TRIGGERS_PER_TRIGGERER] * 2
@@ -113,7 +113,7 @@ def test_others_take_over_from_killed_scheduler_and_triggerer(topups: TopUps, cl
 
 @pytest.mark.plan("restarted")
 def test_database_outage_that_ends_tries_charges_no_account_twice(
-    topups: TopUps, cluster: Cluster, cloudflare: Sandbox, postgres: Postgres, summary: list[str]
+    topups: Topups, cluster: Cluster, cloudflare: Sandbox, postgres: Postgres, summary: list[str]
 ) -> None:
     """Those that were charging can write down neither what they have done nor that they have failed."""
     cloudflare.fault("createTopup", "hang", "after", times=2)

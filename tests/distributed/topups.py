@@ -99,7 +99,7 @@ class Finished:
         return Counter(result["outcome"] for result in self.results)
 
 
-class TopUps:
+class Topups:
     """One Dag run that tops up many accounts, whatever befalls it."""
 
     def __init__(self, plan: Plan, cluster: Cluster, sandbox: Sandbox) -> None:

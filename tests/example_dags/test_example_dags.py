@@ -63,26 +63,26 @@ def test_weekly_topup_charges_25_dollars(sandbox: Sandbox, dag_folder: DagFolder
     before = sandbox.balance_cents()
     weekly = run(dag_folder, "weekly_topup")
     (charge,) = sandbox.charges()
-    assert (weekly.state, weekly.tasks) == ("success", {"top_up": "success"})
+    assert (weekly.state, weekly.tasks) == ("success", {"topup": "success"})
     assert (charge.amount_cents, charge.status) == (2500, "paid")
     assert sandbox.balance_cents() == pytest.approx(before + 2500)
-    result = weekly.result("top_up")
+    result = weekly.result("topup")
     assert (result["payment_intent_id"], result["status"]) == (charge.invoice_id, "completed")
 
 
 def test_topup_when_low_charges_50_dollars_below_10_dollars(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=999.99)
     low = run(dag_folder, "topup_when_low")
-    assert (low.state, low.tasks) == ("success", {"top_up": "success"})
+    assert (low.state, low.tasks) == ("success", {"topup": "success"})
     assert amounts(sandbox) == [5000]
-    assert low.result("top_up")["amount_cents"] == 5000
+    assert low.result("topup")["amount_cents"] == 5000
 
 
 def test_topup_when_low_is_skipped_at_10_dollars(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=1000)
     enough = run(dag_folder, "topup_when_low")
-    assert (enough.state, enough.tasks) == ("success", {"top_up": "skipped"})
-    assert enough.result("top_up") is None
+    assert (enough.state, enough.tasks) == ("success", {"topup": "skipped"})
+    assert enough.result("topup") is None
     assert sandbox.requests("createTopup") == []
     assert amounts(sandbox) == []
 
@@ -90,14 +90,14 @@ def test_topup_when_low_is_skipped_at_10_dollars(sandbox: Sandbox, dag_folder: D
 def test_topup_when_low_may_spend_105_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.add_invoice(5250, origin="auto")
     low = run(dag_folder, "topup_when_low")
-    assert (low.state, low.tasks) == ("success", {"top_up": "success"})
+    assert (low.state, low.tasks) == ("success", {"topup": "success"})
     assert amounts(sandbox) == [5000]
 
 
 def test_topup_when_low_never_exceeds_105_dollars_a_month(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.add_invoice(5251, origin="auto")
     low = run(dag_folder, "topup_when_low")
-    assert (low.state, low.tasks) == ("failed", {"top_up": "failed"})
+    assert (low.state, low.tasks) == ("failed", {"topup": "failed"})
     assert sandbox.requests("createTopup") == []
     assert amounts(sandbox) == []
     assert "The budget is 10500 cents ($105.00) a month" in low.ends
@@ -105,13 +105,13 @@ def test_topup_when_low_never_exceeds_105_dollars_a_month(sandbox: Sandbox, dag_
 
 def test_keep_two_weeks_buys_what_is_missing_to_100_dollars(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=3000, spend_per_day_cents=300)
-    assert run(dag_folder, "keep_two_weeks").tasks == {"top_up": "success"}
+    assert run(dag_folder, "keep_two_weeks").tasks == {"topup": "success"}
     assert amounts(sandbox) == [7000]
 
 
 def test_keep_two_weeks_is_skipped_while_they_are_there(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=4500, spend_per_day_cents=300)
-    assert run(dag_folder, "keep_two_weeks").tasks == {"top_up": "skipped"}
+    assert run(dag_folder, "keep_two_weeks").tasks == {"topup": "skipped"}
     assert amounts(sandbox) == []
 
 
@@ -119,7 +119,7 @@ def test_keep_two_weeks_may_use_up_200_dollars_a_month(sandbox: Sandbox, dag_fol
     sandbox.configure(balance_cents=3000, spend_per_day_cents=300)
     sandbox.add_invoice(12_651, origin="auto")
     two_weeks = run(dag_folder, "keep_two_weeks")
-    assert two_weeks.tasks == {"top_up": "failed"}
+    assert two_weeks.tasks == {"topup": "failed"}
     assert amounts(sandbox) == []
     assert "The budget is 20000 cents ($200.00) a month" in two_weeks.ends
 
@@ -145,19 +145,19 @@ def test_watchdog_notifies_without_charging_while_enough_is_left(
     sandbox.auto_topup("disable", reason="too_many_failures")
     watchdog = run(dag_folder, "auto_topup_watchdog")
     assert watchdog.state == "success"
-    assert watchdog.tasks["top_up_by_hand"] == "skipped"
+    assert watchdog.tasks["topup_by_hand"] == "skipped"
     assert amounts(sandbox) == []
     assert watchdog.result("notify") == (
         "The automatic top-up is disabled (too_many_failures). Nothing was charged: $10.00 or more are left."
     )
 
 
-def test_watchdog_whose_top_up_is_declined_fails(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_watchdog_whose_topup_is_declined_fails(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.auto_topup("break")
     sandbox.configure(topup_outcome="declined")
     watchdog = run(dag_folder, "auto_topup_watchdog")
     assert watchdog.state == "failed"
-    assert watchdog.tasks["top_up_by_hand"] == "failed"
+    assert watchdog.tasks["topup_by_hand"] == "failed"
     assert watchdog.tasks["notify"] == "upstream_failed"
     assert amounts(sandbox) == []
 
@@ -180,7 +180,7 @@ def test_many_accounts_charges_each_its_amount(sandbox: Sandbox, dag_folder: Dag
     assert many.state == "success"
     assert amounts(sandbox, sandbox.account_id) == [2500]
     assert amounts(sandbox, SECOND_ACCOUNT) == [10_000]
-    results = [many.result(f"top_up[{index}]") for index in range(2)]
+    results = [many.result(f"topup[{index}]") for index in range(2)]
     assert [result["account_id"] for result in results] == [sandbox.account_id, SECOND_ACCOUNT]
 
 
@@ -189,7 +189,7 @@ def test_many_accounts_go_on_without_a_declined_one(sandbox: Sandbox, dag_folder
     sandbox.configure(SECOND_ACCOUNT, settle_seconds=0)
     many = run(dag_folder, "many_accounts")
     assert many.state == "failed"
-    assert many.tasks == {"topups": "success", "top_up[0]": "failed", "top_up[1]": "success"}
+    assert many.tasks == {"topups": "success", "topup[0]": "failed", "topup[1]": "success"}
     assert amounts(sandbox, sandbox.account_id) == []
     assert amounts(sandbox, SECOND_ACCOUNT) == [10_000]
 

@@ -14,7 +14,7 @@ from tests.airflow_runs import DagFolder, Run
 ANOTHER_ACCOUNT = "f" * 32
 
 
-def top_up(dag_folder: DagFolder, **arguments: object) -> Run:
+def topup(dag_folder: DagFolder, **arguments: object) -> Run:
     """Run a Dag with one top-up that would be retried at once, twice, if Airflow were allowed to."""
     given = {"amount_cents": 2500, "poll_interval": 0.1, "timeout": 10.0, "retries": 2} | arguments
     written = ", ".join(f"{name}={value!r}" for name, value in given.items())
@@ -25,8 +25,8 @@ def posted(sandbox: Sandbox) -> int:
     return len(sandbox.requests("createTopup"))
 
 
-def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    run = top_up(dag_folder)
+def test_topup_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    run = topup(dag_folder)
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert run.result() == {
@@ -44,7 +44,7 @@ def test_top_up_is_charged_once_and_waited_for(sandbox: Sandbox, dag_folder: Dag
 
 def test_id_is_pushed_before_the_wait(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(topup_outcome="requires_action")
-    run = top_up(dag_folder, timeout=0.3, retries=0)
+    run = topup(dag_folder, timeout=0.3, retries=0)
     (charge,) = sandbox.charges()
     assert run.state == "failed"
     assert run.xcoms["task", "payment_intent_id"] == charge.invoice_id
@@ -55,14 +55,14 @@ def test_invoice_is_pushed_once_it_was_seen(
     sandbox: Sandbox, dag_folder: DagFolder, deferrable: bool
 ) -> None:
     sandbox.configure(settle_seconds=1.5)
-    run = top_up(dag_folder, deferrable=deferrable)
+    run = topup(dag_folder, deferrable=deferrable)
     (charge,) = sandbox.charges()
     assert run.xcoms["task", "invoice_pdf"] == f"https://invoices.example.com/{charge.invoice_id}.pdf"
     assert "invoice_pdf" not in run.result()
 
 
 def test_topup_without_waiting_is_pending(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    run = top_up(dag_folder, wait_for_completion=False)
+    run = topup(dag_folder, wait_for_completion=False)
     assert (run.result()["status"], run.result()["outcome"]) == ("pending", "charged")
     assert sandbox.requests("checkTopupStatus") == []
     assert len(sandbox.charges()) == 1
@@ -70,7 +70,7 @@ def test_topup_without_waiting_is_pending(sandbox: Sandbox, dag_folder: DagFolde
 
 def test_amount_and_account_may_be_templates(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(ANOTHER_ACCOUNT)
-    run = top_up(dag_folder, amount_cents="{{ 1000 + 234 }}", account_id="{{ 'F' * 32 }}")
+    run = topup(dag_folder, amount_cents="{{ 1000 + 234 }}", account_id="{{ 'F' * 32 }}")
     (charge,) = sandbox.charges()
     assert (charge.account_id, charge.amount_cents) == (ANOTHER_ACCOUNT, 1234)
     assert run.result()["account_id"] == ANOTHER_ACCOUNT
@@ -78,7 +78,7 @@ def test_amount_and_account_may_be_templates(sandbox: Sandbox, dag_folder: DagFo
 
 def test_named_payment_method_is_charged(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(default_payment_method=None)
-    run = top_up(dag_folder, payment_method_id="pm_sandbox_second")
+    run = topup(dag_folder, payment_method_id="pm_sandbox_second")
     assert run.state == "success"
     assert len(sandbox.charges()) == 1
 
@@ -112,7 +112,7 @@ def test_named_payment_method_is_charged(sandbox: Sandbox, dag_folder: DagFolder
 def test_bad_input_is_refused_before_any_request(
     sandbox: Sandbox, dag_folder: DagFolder, arguments: dict[str, object], message: str
 ) -> None:
-    run = top_up(dag_folder, **arguments)
+    run = topup(dag_folder, **arguments)
     assert run.state == "failed"
     assert message in run.ends
     assert sandbox.requests() == []
@@ -151,7 +151,7 @@ def test_forbidden_topup_fails_before_it_is_sent(
     message: str,
 ) -> None:
     sandbox.configure(**account)
-    run = top_up(dag_folder, **arguments)
+    run = topup(dag_folder, **arguments)
     assert run.state == "failed"
     assert message in run.ends
     assert posted(sandbox) == 0
@@ -159,14 +159,14 @@ def test_forbidden_topup_fails_before_it_is_sent(
 
 def test_balance_guard_skips_when_there_is_enough(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=1000)
-    run = top_up(dag_folder, only_if_balance_below_cents=1000)
+    run = topup(dag_folder, only_if_balance_below_cents=1000)
     assert run.tasks == {"task": "skipped"}
     assert posted(sandbox) == 0
 
 
 def test_balance_guard_charges_when_it_is_low(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=999.99)
-    run = top_up(dag_folder, only_if_balance_below_cents="{{ 1000 }}")
+    run = topup(dag_folder, only_if_balance_below_cents="{{ 1000 }}")
     assert run.state == "success"
     assert len(sandbox.charges()) == 1
 
@@ -174,7 +174,7 @@ def test_balance_guard_charges_when_it_is_low(sandbox: Sandbox, dag_folder: DagF
 @pytest.mark.parametrize(("days", "state"), [("{{ 9 }}", "skipped"), ("{{ 11 }}", "success")])
 def test_runway_guard(sandbox: Sandbox, dag_folder: DagFolder, days: str, state: str) -> None:
     sandbox.configure(balance_cents=2500, spend_per_day_cents=250)
-    run = top_up(dag_folder, only_if_runway_below_days=days)
+    run = topup(dag_folder, only_if_runway_below_days=days)
     assert run.tasks == {"task": state}
     assert posted(sandbox) == (state == "success")
 
@@ -183,16 +183,16 @@ def test_runway_guard(sandbox: Sandbox, dag_folder: DagFolder, days: str, state:
 def test_target_balance(sandbox: Sandbox, dag_folder: DagFolder, deferrable: bool) -> None:
     sandbox.configure(balance_cents=640.19)
     target = {"amount_cents": None, "target_balance_cents": "{{ 10000 }}", "deferrable": deferrable}
-    run = top_up(dag_folder, **target)
+    run = topup(dag_folder, **target)
     assert (run.result()["amount_cents"], run.result()["outcome"]) == (9400, "charged")
-    assert top_up(dag_folder, **target).tasks == {"task": "skipped"}
+    assert topup(dag_folder, **target).tasks == {"task": "skipped"}
     (charge,) = sandbox.charges()
     assert charge.amount_cents == 9400
 
 
 def test_dry_run_to_a_target_returns_what_is_missing(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(balance_cents=5000)
-    run = top_up(dag_folder, amount_cents=None, target_balance_cents=10_000, dry_run=True)
+    run = topup(dag_folder, amount_cents=None, target_balance_cents=10_000, dry_run=True)
     assert (run.result()["amount_cents"], run.result()["outcome"]) == (5000, "dry_run")
     assert posted(sandbox) == 0
 
@@ -207,18 +207,18 @@ def test_budget_counts_what_was_charged_already(sandbox: Sandbox, dag_folder: Da
     today = datetime.now(UTC)
     sandbox.add_invoice(1500, origin="auto")
     sandbox.add_invoice(9000, status="void")
-    over = top_up(dag_folder, budget_cents=4124, budget_period="day")
+    over = topup(dag_folder, budget_cents=4124, budget_period="day")
     assert over.state == "failed"
     assert (
         f"Since {today:%Y-%m-%d} (UTC) 1500 cents ($15.00) were charged, so 2500 cents ($25.00) more, "
         "2625 cents ($26.25) with Cloudflare's fee of 5 %, would exceed it. Nothing was charged." in over.ends
     )
     assert posted(sandbox) == 0
-    assert top_up(dag_folder, budget_cents=4125, budget_period="day").state == "success"
+    assert topup(dag_folder, budget_cents=4125, budget_period="day").state == "success"
 
 
 def test_dry_run_checks_everything_and_charges_nothing(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    run = top_up(dag_folder, dry_run=True, budget_cents=5000, budget_period="month")
+    run = topup(dag_folder, dry_run=True, budget_cents=5000, budget_period="month")
     assert run.state == "success"
     assert (run.result()["outcome"], run.result()["payment_intent_id"]) == ("dry_run", None)
     assert {request.operation for request in sandbox.requests()} == {
@@ -226,12 +226,12 @@ def test_dry_run_checks_everything_and_charges_nothing(sandbox: Sandbox, dag_fol
         "getTopupEligibility",
         "getInvoiceHistory",
     }
-    assert top_up(dag_folder, dry_run=True, amount_cents=200_000).state == "failed"
+    assert topup(dag_folder, dry_run=True, amount_cents=200_000).state == "failed"
 
 
 def test_declined_card_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(topup_outcome="declined")
-    run = top_up(dag_folder)
+    run = topup(dag_folder)
     assert run.state == "failed"
     assert "declined" in run.ends
     assert (posted(sandbox), sandbox.charges()) == (1, [])
@@ -249,7 +249,7 @@ def test_lost_response_is_adopted_not_charged_again(
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.9")
     sandbox.configure(history_lag_seconds=1)
     sandbox.fault("createTopup", kind, when="after", **({"status": 502} if kind == "status" else {}))
-    run = top_up(dag_folder, deferrable=deferrable)
+    run = topup(dag_folder, deferrable=deferrable)
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert (run.result()["outcome"], run.result()["payment_intent_id"]) == ("adopted", charge.invoice_id)
@@ -262,14 +262,14 @@ def test_lost_charge_is_repeated_only_when_proven_lost(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?read_timeout=0.9")
     sandbox.fault("createTopup", "reset")
-    run = top_up(dag_folder, deferrable=deferrable, unknown_outcome_window=6)
+    run = topup(dag_folder, deferrable=deferrable, unknown_outcome_window=6)
     assert run.state == "success"
     assert run.result()["outcome"] == "charged"
     assert (posted(sandbox), len(sandbox.charges())) == (2, 1)
 
 
 def test_too_short_window_is_refused(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    run = top_up(dag_folder, unknown_outcome_window=60)
+    run = topup(dag_folder, unknown_outcome_window=60)
     assert run.state == "failed"
     assert "unknown_outcome_window is 60 s, but a charge may be under way for 65 s" in run.ends
     assert sandbox.requests() == []
@@ -278,7 +278,7 @@ def test_too_short_window_is_refused(sandbox: Sandbox, dag_folder: DagFolder) ->
 @pytest.mark.parametrize("status", ["void", "uncollectible"])
 def test_failed_payment_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagFolder, status: str) -> None:
     sandbox.configure(topup_outcome=status)
-    run = top_up(dag_folder)
+    run = topup(dag_folder)
     (charge,) = sandbox.charges()
     assert run.state == "failed"
     assert f"The payment of top-up {charge.invoice_id} failed: its invoice is {status}" in run.ends
@@ -287,7 +287,7 @@ def test_failed_payment_fails_without_a_retry(sandbox: Sandbox, dag_folder: DagF
 
 def test_retry_resumes_a_wait_that_timed_out(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(settle_seconds=4)  # a busy machine may take seconds for a try of one
-    run = top_up(dag_folder, timeout=1.0, retries=6)
+    run = topup(dag_folder, timeout=1.0, retries=6)
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert f"Top-up {charge.invoice_id} is pending after 1 s. The card may need 3-D Secure" in run.ends
@@ -297,7 +297,7 @@ def test_retry_resumes_a_wait_that_timed_out(sandbox: Sandbox, dag_folder: DagFo
 
 def test_wait_outlives_an_outage(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.fault("checkTopupStatus", "status", status=503, times=7)
-    run = top_up(dag_folder)
+    run = topup(dag_folder)
     assert run.state == "success"
     assert len(sandbox.charges()) == 1
 
@@ -317,7 +317,7 @@ def test_refused_credentials_fail_without_a_retry(
     message: str,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", sandbox.connection_uri(token=token))
-    run = top_up(dag_folder)
+    run = topup(dag_folder)
     assert run.state == "failed"
     assert message in run.ends
     assert sandbox.charges() == []
@@ -329,7 +329,7 @@ def test_unreachable_before_the_charge_is_retried_by_airflow(
     options = "max_attempts=1&read_timeout=0.9"
     monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?{options}")
     sandbox.fault("getCreditBalance", "drop")
-    run = top_up(dag_folder, unknown_outcome_window=6)
+    run = topup(dag_folder, unknown_outcome_window=6)
     assert run.state == "success"
     assert len(sandbox.charges()) == 1
 
@@ -342,7 +342,7 @@ def test_no_secret_reaches_log_or_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
-    run = top_up(dag_folder)
+    run = topup(dag_folder)
     seen = "".join(capfd.readouterr()) + caplog.text + repr(run) + dag_folder.database_dump()
     if version("apache-airflow").startswith("3.0."):  # which shows what it masks, when it runs in one process
         seen, shown = re.subn(r"Sending request +msg=MaskSecret\(value='[^']*'", "", seen)
@@ -394,6 +394,6 @@ def test_links_that_have_no_address_log_no_error(
     state: str,
 ) -> None:
     """Airflow 3 requests every link at the end of a try, and logs a missing XCom as an error."""
-    run = top_up(dag_folder, **arguments)
+    run = topup(dag_folder, **arguments)
     assert run.tasks == {"task": state}
     assert "XCom not found" not in "".join(capfd.readouterr())

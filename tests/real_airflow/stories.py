@@ -18,7 +18,7 @@ from typing import Any
 from airflow_provider_cfbilling.charging.journal import Record
 from tests.real_airflow import processes
 from tests.real_airflow.processes import Process
-from tests.real_airflow.topups import AMOUNT_CENTS, FINISH_TIMEOUT, Setup, TopUp
+from tests.real_airflow.topups import AMOUNT_CENTS, FINISH_TIMEOUT, Setup, Topup
 
 ORDERS = Path(tempfile.mkdtemp(prefix="cfbilling-stories-"))
 atexit.register(shutil.rmtree, ORDERS, ignore_errors=True)
@@ -140,7 +140,7 @@ class Ended:
     posts: list[float]
 
 
-class Play(TopUp):
+class Play(Topup):
     """One story's Dag runs, and what befalls them."""
 
     def order(

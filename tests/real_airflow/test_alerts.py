@@ -26,7 +26,7 @@ def example(name: str) -> str:
         '"0 6 * * 1"': "None",
         "timedelta(minutes=5)": "timedelta(seconds=1)",
         '"retries": 3': f'"retries": {2 if name == "refused" else 0}',
-        'task_id="top_up"': f'task_id="topup", cfbilling_conn_id="{name}"',
+        'task_id="topup"': f'task_id="topup", cfbilling_conn_id="{name}"',
     }.items():
         assert source.count(old) == 1
         source = source.replace(old, new)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.real_airflow import processes
 from tests.real_airflow.deployment import HAS_API_SERVER, HAS_TASK_STATE_STORE, an_airflow_can_run_here
-from tests.real_airflow.topups import START_TIMEOUT, Setup, SideBySide, TopUp
+from tests.real_airflow.topups import START_TIMEOUT, Setup, SideBySide, Topup
 
 pytestmark = an_airflow_can_run_here(seconds=480)
 
@@ -35,182 +35,182 @@ def played() -> Iterator[None]:
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="after"))
-def test_task_killed_in_a_post_that_charges(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.kill_task(task)
-    finished = top_up.finish()
+def test_task_killed_in_a_post_that_charges(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.kill_task(task)
+    finished = topup.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="before"))
-def test_task_killed_in_a_post_that_does_not_charge(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.kill_task(task)
-    finished = top_up.finish()
+def test_task_killed_in_a_post_that_does_not_charge(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.kill_task(task)
+    finished = topup.finish()
     assert finished.outcome in CHARGED
     assert finished.posts == 2
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="late"))
-def test_task_killed_in_a_post_that_charges_later(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.kill_task(task)
-    finished = top_up.finish()
+def test_task_killed_in_a_post_that_charges_later(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.kill_task(task)
+    finished = topup.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="checkTopupStatus"))
-def test_task_killed_after_the_response(top_up: TopUp) -> None:
-    top_up.start()
-    top_up.wait_until("it polls for the settlement", lambda: top_up.count("checkTopupStatus"))
-    top_up.kill_task(top_up.process())
-    finished = top_up.finish()
+def test_task_killed_after_the_response(topup: Topup) -> None:
+    topup.start()
+    topup.wait_until("it polls for the settlement", lambda: topup.count("checkTopupStatus"))
+    topup.kill_task(topup.process())
+    finished = topup.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(settle_seconds=15))
-def test_task_killed_during_the_wait(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_it_waits()
-    top_up.kill_task(task)
-    finished = top_up.finish()
+def test_task_killed_during_the_wait(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_it_waits()
+    topup.kill_task(task)
+    finished = topup.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="after"))
-def test_supervisor_killed_in_a_post_that_charges(top_up: TopUp) -> None:
-    top_up.start()
-    orphan = top_up.until_charge_hangs()
-    top_up.strike(orphan.parent)
-    top_up.until_ended(orphan.parent)
+def test_supervisor_killed_in_a_post_that_charges(topup: Topup) -> None:
+    topup.start()
+    orphan = topup.until_charge_hangs()
+    topup.strike(orphan.parent)
+    topup.until_ended(orphan.parent)
     assert processes.is_alive(orphan.pid)
-    assert top_up.charge_hangs()
-    finished = top_up.finish()
+    assert topup.charge_hangs()
+    finished = topup.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="before"))
-def test_supervisor_killed_in_a_post_that_does_not_charge(top_up: TopUp) -> None:
-    top_up.start()
-    orphan = top_up.until_charge_hangs()
-    top_up.strike(orphan.parent)
-    top_up.until_ended(orphan.parent)
+def test_supervisor_killed_in_a_post_that_does_not_charge(topup: Topup) -> None:
+    topup.start()
+    orphan = topup.until_charge_hangs()
+    topup.strike(orphan.parent)
+    topup.until_ended(orphan.parent)
     assert processes.is_alive(orphan.pid)
-    assert top_up.charge_hangs()
-    finished = top_up.finish()
+    assert topup.charge_hangs()
+    finished = topup.finish()
     assert finished.posts == 2
 
 
 @side_by_side.story(Setup(settle_seconds=45))
-def test_supervisor_killed_during_the_wait(top_up: TopUp) -> None:
-    top_up.start()
-    orphan = top_up.until_it_waits()
-    top_up.strike(orphan.parent)
+def test_supervisor_killed_during_the_wait(topup: Topup) -> None:
+    topup.start()
+    orphan = topup.until_it_waits()
+    topup.strike(orphan.parent)
     if HAS_API_SERVER:  # without one, the orphan can end the task itself, and then there is no next try
-        top_up.process(other_than=orphan.pid)
+        topup.process(other_than=orphan.pid)
         assert processes.is_alive(orphan.pid)
-    finished = top_up.finish()
+    finished = topup.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="late"))
-def test_both_killed_in_a_post_that_charges_later(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.strike(task.parent, task.pid)
-    finished = top_up.finish()
+def test_both_killed_in_a_post_that_charges_later(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.strike(task.parent, task.pid)
+    finished = topup.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(settle_seconds=15))
-def test_both_killed_during_the_wait(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_it_waits()
-    top_up.strike(task.parent, task.pid)
-    finished = top_up.finish()
+def test_both_killed_during_the_wait(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_it_waits()
+    topup.strike(task.parent, task.pid)
+    finished = topup.finish()
     assert finished.outcome in RESUMED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="createTopup", when="before"))
-def test_both_frozen_in_a_post_and_woken_after_the_next_try(top_up: TopUp) -> None:
+def test_both_frozen_in_a_post_and_woken_after_the_next_try(topup: Topup) -> None:
     """A machine that pauses: the next try takes over, and charges, while this one can do nothing."""
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.freeze(task.parent, task.pid)
-    finished = top_up.finish()
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.freeze(task.parent, task.pid)
+    finished = topup.finish()
     assert finished.outcome in CHARGED
     assert finished.posts == 2
-    top_up.wake(task.parent, task.pid)
-    top_up.until_ended(task.pid)
-    assert len(top_up.sandbox.charges()) == 1
-    assert top_up.count("createTopup") == 2
-    assert top_up.airflow.run_state(top_up.name) == "success"
+    topup.wake(task.parent, task.pid)
+    topup.until_ended(task.pid)
+    assert len(topup.sandbox.charges()) == 1
+    assert topup.count("createTopup") == 2
+    assert topup.airflow.run_state(topup.name) == "success"
 
 
 @side_by_side.story(Setup(hangs="createTopup", post_seconds=40, execution_timeout_seconds=20))
-def test_execution_timeout_in_the_post(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.until_ended(task.pid)
-    top_up.struck()
-    assert top_up.charge_hangs()
-    finished = top_up.finish()
+def test_execution_timeout_in_the_post(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.until_ended(task.pid)
+    topup.struck()
+    assert topup.charge_hangs()
+    finished = topup.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(hangs="createTopup", post_seconds=15, needs_api_server=True))
-def test_marked_failed_in_the_post_and_cleared(top_up: TopUp) -> None:
-    top_up.start()
-    task = top_up.until_charge_hangs()
-    top_up.airflow.mark_failed(top_up.name)
-    top_up.until_ended(task.pid)
-    assert top_up.charge_hangs()
-    top_up.until_run_failed()
-    top_up.airflow.clear(top_up.name)
-    top_up.struck()
-    finished = top_up.finish()
+def test_marked_failed_in_the_post_and_cleared(topup: Topup) -> None:
+    topup.start()
+    task = topup.until_charge_hangs()
+    topup.airflow.mark_failed(topup.name)
+    topup.until_ended(task.pid)
+    assert topup.charge_hangs()
+    topup.until_run_failed()
+    topup.airflow.clear(topup.name)
+    topup.struck()
+    finished = topup.finish()
     assert finished.outcome in ADOPTED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(settle_seconds=20, deferrable=True))
-def test_triggerer_killed_while_the_top_up_waits(top_up: TopUp) -> None:
-    top_up.start()
-    top_up.wait_until("it is deferred", lambda: top_up.airflow.task(top_up.name).state == "deferred")
-    polls = top_up.count("checkTopupStatus")
-    top_up.wait_until("the trigger polls", lambda: top_up.count("checkTopupStatus") > polls)
-    with top_up.airflow.without("triggerer"):
-        top_up.wait_until("the charge settles", lambda: top_up.sandbox.charges()[0].status == "paid")
-    top_up.struck()
-    finished = top_up.finish()
+def test_triggerer_killed_while_the_topup_waits(topup: Topup) -> None:
+    topup.start()
+    topup.wait_until("it is deferred", lambda: topup.airflow.task(topup.name).state == "deferred")
+    polls = topup.count("checkTopupStatus")
+    topup.wait_until("the trigger polls", lambda: topup.count("checkTopupStatus") > polls)
+    with topup.airflow.without("triggerer"):
+        topup.wait_until("the charge settles", lambda: topup.sandbox.charges()[0].status == "paid")
+    topup.struck()
+    finished = topup.finish()
     assert finished.outcome in CHARGED
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup())
-def test_finished_task_cleared(top_up: TopUp) -> None:
-    top_up.start()
-    top_up.finish()
-    requests = top_up.count()
-    top_up.airflow.clear(top_up.name)
-    top_up.struck()
-    finished = top_up.finish()
+def test_finished_task_cleared(topup: Topup) -> None:
+    topup.start()
+    topup.finish()
+    requests = topup.count()
+    topup.airflow.clear(topup.name)
+    topup.struck()
+    finished = topup.finish()
     assert finished.tries > 1
     assert finished.posts == 1
     assert finished.outcome in COMPLETED
-    assert top_up.count() == requests or not HAS_TASK_STATE_STORE
+    assert topup.count() == requests or not HAS_TASK_STATE_STORE
 
 
 one_waits = threading.Barrier(2)
@@ -218,31 +218,31 @@ both_went_on = threading.Barrier(2)
 
 
 @side_by_side.story(Setup(hangs="createTopup", post_seconds=10, retries=6, alone=True, needs_api_server=True))
-def test_api_server_down_during_the_post(top_up: TopUp) -> None:
+def test_api_server_down_during_the_post(topup: Topup) -> None:
     one_waits.wait(START_TIMEOUT)
-    top_up.start()
-    top_up.until_charge_hangs()
-    searches = top_up.count("getInvoiceHistory")
-    with top_up.airflow.without("api-server"):
-        assert top_up.charge_hangs()
-        top_up.wait_until("it searches for its charge", lambda: top_up.count("getInvoiceHistory") > searches)
+    topup.start()
+    topup.until_charge_hangs()
+    searches = topup.count("getInvoiceHistory")
+    with topup.airflow.without("api-server"):
+        assert topup.charge_hangs()
+        topup.wait_until("it searches for its charge", lambda: topup.count("getInvoiceHistory") > searches)
         both_went_on.wait(START_TIMEOUT)
-    top_up.struck()
-    finished = top_up.finish()
+    topup.struck()
+    finished = topup.finish()
     assert finished.posts == 1
 
 
 @side_by_side.story(Setup(settle_seconds=60, retries=6, alone=True, needs_api_server=True))
-def test_api_server_down_during_the_wait(top_up: TopUp) -> None:
-    top_up.start()
-    top_up.until_it_waits()
+def test_api_server_down_during_the_wait(topup: Topup) -> None:
+    topup.start()
+    topup.until_it_waits()
     one_waits.wait(START_TIMEOUT)
-    top_up.wait_until("the API server is down", lambda: not top_up.airflow.runs("api-server"))
-    polls = top_up.count("checkTopupStatus")
-    top_up.wait_until("it goes on", lambda: top_up.count("checkTopupStatus") > polls + 4)
+    topup.wait_until("the API server is down", lambda: not topup.airflow.runs("api-server"))
+    polls = topup.count("checkTopupStatus")
+    topup.wait_until("it goes on", lambda: topup.count("checkTopupStatus") > polls + 4)
     both_went_on.wait(START_TIMEOUT)
-    top_up.struck()
-    finished = top_up.finish()
+    topup.struck()
+    finished = topup.finish()
     assert finished.posts == 1
 
 

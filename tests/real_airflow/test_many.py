@@ -21,7 +21,7 @@ CfBillingCreateTopupOperator.partial(task_id="topup", poll_interval=0.1).expand(
     reason="this Airflow takes minutes for so many tasks in one process; make test-distributed does it too",
 )
 @pytest.mark.timeout(300)
-def test_two_hundred_top_ups_leave_no_variable(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+def test_two_hundred_topups_leave_no_variable(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     sandbox.configure(settle_seconds=0)
     before = variables()
     run = dag_folder.run(TOPUPS)

@@ -166,16 +166,16 @@ def test_second_of_two_is_killed_before_it_begins(play: Play) -> None:
 @side_by_side.story(Scene(source=TWO_DAGS, others=["other"]))
 def test_another_dag_tops_up_after_a_try_that_failed_before_its_charge(play: Play) -> None:
     fail_reads(play.sandbox, "getInvoiceHistory", times=2)
-    let_other_dag_top_up_before_the_second_try(play)
+    let_other_dag_topup_before_the_second_try(play)
 
 
 @side_by_side.story(Scene(source=TWO_DAGS, others=["other"], needs_retry_after_kill=True))
 def test_another_dag_tops_up_after_a_try_that_died_before_it_began(play: Play) -> None:
     play.order().die()
-    let_other_dag_top_up_before_the_second_try(play)
+    let_other_dag_topup_before_the_second_try(play)
 
 
-def let_other_dag_top_up_before_the_second_try(play: Play) -> None:
+def let_other_dag_topup_before_the_second_try(play: Play) -> None:
     retry = play.order(try_number=2)
     retry.wait()
     play.start(waits_for=retry)
@@ -310,7 +310,7 @@ def test_intent_from_below_3_3_whose_charge_was_not_made_is_charged_once(play: P
 
 
 @side_by_side.story(Scene(source=ONE, needs_task_state_store=True))
-def test_accepted_top_up_from_below_3_3_is_resumed(play: Play) -> None:
+def test_accepted_topup_from_below_3_3_is_resumed(play: Play) -> None:
     ended = upgrade_with(play, "accepted", charges=True)
     assert ended.outcomes == {"topup": "resumed"}
     assert len(ended.posts) == 1

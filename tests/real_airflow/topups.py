@@ -149,7 +149,7 @@ class Finished:
         return str(self.result["outcome"])
 
 
-class TopUp:
+class Topup:
     """One Dag run that tops up once, whatever befalls it."""
 
     def __init__(self, name: str, airflow: Airflow, sandbox: Sandbox) -> None:
@@ -275,7 +275,7 @@ class TopUp:
         return f"{task}\n{pformat(self.sandbox.charges())}\n{seen}\n{self.airflow.log_tails(self.name)}"
 
 
-Story = Callable[[TopUp], None]
+Story = Callable[[Topup], None]
 
 
 class SideBySide:
@@ -288,7 +288,7 @@ class SideBySide:
 
     def __init__(
         self,
-        kind: type[TopUp] = TopUp,
+        kind: type[Topup] = Topup,
         header: str = HEADER,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -297,7 +297,7 @@ class SideBySide:
         self._environment = environment
         self.counters = Counters()
         self._stories: dict[str, tuple[Setup, Story]] = {}
-        self._top_ups: list[TopUp] = []
+        self._topups: list[Topup] = []
         self._played: dict[str, Future[None]] = {}
 
     def story(self, setup: Setup) -> Callable[[Story], Callable[..., None]]:
@@ -330,33 +330,33 @@ class SideBySide:
         environment |= stack.enter_context(self.counters).environment
         airflow = stack.enter_context(Airflow(dags, dag_ids, environment))
         pool = stack.enter_context(ThreadPoolExecutor(len(self._stories)))
-        self._top_ups = [self._kind(name, airflow, sandboxes[name]) for name in self._stories]
-        alone = [top_up for top_up in self._top_ups if self._stories[top_up.name][0].alone]
-        for top_up in self._top_ups:
-            if top_up not in alone:
-                self._played[top_up.name] = pool.submit(self._stories[top_up.name][1], top_up)
+        self._topups = [self._kind(name, airflow, sandboxes[name]) for name in self._stories]
+        alone = [topup for topup in self._topups if self._stories[topup.name][0].alone]
+        for topup in self._topups:
+            if topup not in alone:
+                self._played[topup.name] = pool.submit(self._stories[topup.name][1], topup)
         together = list(self._played.values())
-        for top_up in alone:
-            story = self._stories[top_up.name][1]
-            self._played[top_up.name] = pool.submit(_play_after, together, story, top_up)
+        for topup in alone:
+            story = self._stories[topup.name][1]
+            self._played[topup.name] = pool.submit(_play_after, together, story, topup)
 
     def charged_since(self) -> dict[str, int]:
         """Return how often those were charged whose story had ended well, more often than they were then."""
         wait(self._played.values())
-        charged = {each.name: (each.charged, len(each.sandbox.charges())) for each in self._top_ups}
+        charged = {each.name: (each.charged, len(each.sandbox.charges())) for each in self._topups}
         return {name: now for name, (then, now) in charged.items() if then and now != then}
 
     def records(self) -> list[str]:
         """Return the Variables that are left, once all are played."""
         wait(self._played.values())
-        return self._top_ups[0].airflow.records()
+        return self._topups[0].airflow.records()
 
     def outcomes(self) -> Counter[str]:
         """Return how often the top-ups ended in which way, once all are played."""
         wait(self._played.values())
-        return Counter(outcome for top_up in self._top_ups for outcome in top_up.outcomes)
+        return Counter(outcome for topup in self._topups for outcome in topup.outcomes)
 
 
-def _play_after(others: list[Future[None]], story: Story, top_up: TopUp) -> None:
+def _play_after(others: list[Future[None]], story: Story, topup: Topup) -> None:
     wait(others)
-    story(top_up)
+    story(topup)

@@ -43,10 +43,10 @@ def call(sandbox: Sandbox) -> Call:
 
 
 @pytest.fixture
-def top_up(call: Call) -> Callable[..., requests.Response]:
+def topup(call: Call) -> Callable[..., requests.Response]:
     """Top up, by default with the smallest amount."""
 
-    def top_up(amount: object = 1000, **options: object) -> requests.Response:
+    def topup(amount: object = 1000, **options: object) -> requests.Response:
         return call("POST", "topup", json={"amount": amount}, **options)
 
-    return top_up
+    return topup

@@ -47,15 +47,15 @@ def reasons(response) -> list[int]:
     ],
     ids=lambda value: str(value)[:80] if isinstance(value, dict) else "",
 )
-def test_bad_key_is_refused_as_by_cloudflare(sandbox: Sandbox, top_up, headers, refused, chain):
-    response = top_up(headers=headers)
+def test_bad_key_is_refused_as_by_cloudflare(sandbox: Sandbox, topup, headers, refused, chain):
+    response = topup(headers=headers)
     assert (refusal(response), reasons(response)) == (refused, chain)
     assert sandbox.charges() == []
 
 
 @pytest.mark.parametrize("token", ["no-such-token", "t0ken_" * 6 + "0000"])
-def test_unknown_token_is_refused(top_up, token):
-    assert refusal(top_up(token=token)) == (403, 9109)
+def test_unknown_token_is_refused(topup, token):
+    assert refusal(topup(token=token)) == (403, 9109)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_unknown_token_is_refused(top_up, token):
         "cfk_" + "a1B2c3D4e5" * 5,
     ],
 )
-def test_token_that_cannot_be_one_is_malformed(sandbox: Sandbox, top_up, token):
-    response = top_up(token=token)
+def test_token_that_cannot_be_one_is_malformed(sandbox: Sandbox, topup, token):
+    response = topup(token=token)
     assert (refusal(response), reasons(response)) == ((400, 6003), [6111])
     assert sandbox.charges() == []
 
@@ -92,8 +92,8 @@ def test_address_that_is_none_is_refused(sandbox: Sandbox):
         sandbox.configure(allowed_addresses=["home"])
 
 
-def test_global_api_key_may_do_everything(sandbox: Sandbox, call, top_up):
-    assert top_up(headers=GLOBAL_KEY).status_code == 200
+def test_global_api_key_may_do_everything(sandbox: Sandbox, call, topup):
+    assert topup(headers=GLOBAL_KEY).status_code == 200
     assert call("GET", "credit-balance", headers=GLOBAL_KEY).status_code == 200
 
 
@@ -102,11 +102,11 @@ def test_read_token_reads(call, path):
     assert call("GET", path, token="sandbox-read-token").status_code == 200
 
 
-def test_read_token_neither_charges_nor_reads_status(sandbox: Sandbox, call, top_up):
-    invoice_id = top_up().json()["result"]["payment_intent_id"]
+def test_read_token_neither_charges_nor_reads_status(sandbox: Sandbox, call, topup):
+    invoice_id = topup().json()["result"]["payment_intent_id"]
     status = {"payment_intent_id": invoice_id}
 
-    assert refusal(top_up(token="sandbox-read-token")) == (403, 10403)
+    assert refusal(topup(token="sandbox-read-token")) == (403, 10403)
     assert refusal(call("POST", "topup/status", json=status, token="sandbox-read-token")) == (403, 10403)
     assert refusal(call("DELETE", "spending-limit", token="sandbox-read-token")) == (403, 10403)
     assert len(sandbox.charges()) == 1
@@ -122,12 +122,12 @@ def test_token_opens_only_its_accounts(sandbox: Sandbox, call):
     assert call("GET", "credit-balance", account_id=other, token="other-token").status_code == 200
 
 
-def test_exceeded_quota_blocks_for_a_whole_window(sandbox: Sandbox, call, top_up):
+def test_exceeded_quota_blocks_for_a_whole_window(sandbox: Sandbox, call, topup):
     sandbox.configure_server(rate_quota=2, rate_window_seconds=1)
 
     allowed = [call("GET", "credit-balance") for _ in range(2)]
     time.sleep(0.5)
-    blocked = top_up()
+    blocked = topup()
     time.sleep(0.6)
     still_blocked = call("GET", "credit-balance")
 

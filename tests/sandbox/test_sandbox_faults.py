@@ -16,7 +16,7 @@ from airflow_provider_cfbilling.sandbox.responses import RefusalError
 PERFORMED = [("before", 0), ("after", 1)]
 
 
-def raw_top_up(sandbox: Sandbox, timeout: float = 3.0) -> tuple[bytes, BaseException | None]:
+def raw_topup(sandbox: Sandbox, timeout: float = 3.0) -> tuple[bytes, BaseException | None]:
     """Top up over a bare socket: what arrived, and how it ended (None: the server closed properly)."""
     address = urlsplit(sandbox.url)
     body = b'{"amount": 1000}'
@@ -47,7 +47,7 @@ def eventually_charged(sandbox: SandboxClient, seconds: float) -> int:
 def test_reset_resets_the_connection(sandbox: Sandbox, when, charged):
     sandbox.fault("createTopup", "reset", when=when)
 
-    received, error = raw_top_up(sandbox)
+    received, error = raw_topup(sandbox)
 
     assert received == b""
     assert isinstance(error, ConnectionResetError)
@@ -59,7 +59,7 @@ def test_reset_resets_the_connection(sandbox: Sandbox, when, charged):
 def test_drop_closes_without_a_response(sandbox: Sandbox, when, charged):
     sandbox.fault("createTopup", "drop", when=when)
 
-    assert raw_top_up(sandbox) == (b"", None)
+    assert raw_topup(sandbox) == (b"", None)
     assert len(sandbox.charges()) == charged
 
 
@@ -67,7 +67,7 @@ def test_drop_closes_without_a_response(sandbox: Sandbox, when, charged):
 def test_hang_never_responds(sandbox: Sandbox, when, charged):
     sandbox.fault("createTopup", "hang", when=when)
 
-    received, error = raw_top_up(sandbox, timeout=0.3)
+    received, error = raw_topup(sandbox, timeout=0.3)
 
     assert received == b""
     assert isinstance(error, TimeoutError)
@@ -78,7 +78,7 @@ def test_hang_never_responds(sandbox: Sandbox, when, charged):
 def test_response_breaks_off_inside_its_body(sandbox: Sandbox, kind):
     sandbox.fault("createTopup", kind, when="middle")
 
-    received, error = raw_top_up(sandbox, timeout=1.0)
+    received, error = raw_topup(sandbox, timeout=1.0)
 
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK")
@@ -92,16 +92,16 @@ def test_response_breaks_off_inside_its_body(sandbox: Sandbox, kind):
 def test_charge_can_land_after_the_connection_is_gone(sandbox: Sandbox, kind):
     sandbox.fault("createTopup", kind, when="late", seconds=3.0)
 
-    raw_top_up(sandbox, timeout=0.1)
+    raw_topup(sandbox, timeout=0.1)
     gone = time.time()
 
     assert eventually_charged(sandbox, 10) == 1
     assert sandbox.charges()[0].at > gone
 
 
-def test_reset_drops_a_late_charge(sandbox: Sandbox, top_up):
+def test_reset_drops_a_late_charge(sandbox: Sandbox, topup):
     sandbox.fault("createTopup", "drop", when="late", seconds=0.2)
-    raw_top_up(sandbox)
+    raw_topup(sandbox)
 
     sandbox.reset()
 
@@ -110,10 +110,10 @@ def test_reset_drops_a_late_charge(sandbox: Sandbox, top_up):
 
 
 @pytest.mark.parametrize(("when", "charged"), PERFORMED)
-def test_status_returns_an_error(sandbox: Sandbox, top_up, when, charged):
+def test_status_returns_an_error(sandbox: Sandbox, topup, when, charged):
     sandbox.fault("createTopup", "status", when=when, status=429, headers={"retry-after": "7"})
 
-    response = top_up()
+    response = topup()
 
     assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
     assert response.json()["success"] is False
@@ -123,12 +123,12 @@ def test_status_returns_an_error(sandbox: Sandbox, top_up, when, charged):
 
 
 @pytest.mark.parametrize(("when", "charged"), [("before", 0), ("after", 100)])
-def test_status_can_be_any_refusal_in_an_envelope(sandbox: Sandbox, top_up, when, charged):
+def test_status_can_be_any_refusal_in_an_envelope(sandbox: Sandbox, topup, when, charged):
     for status in range(400, 500):
         sandbox.fault("createTopup", "status", when=when, status=status)
 
     for status in range(400, 500):
-        response = top_up()
+        response = topup()
         assert response.status_code == status
         assert response.json()["errors"] == [{"code": 10000 + status, "message": f"Injected error {status}"}]
 
@@ -147,11 +147,11 @@ def test_status_line_needs_no_name_of_its_status():
 
 @pytest.mark.parametrize("seconds", [-3600, 86_400])
 @pytest.mark.parametrize("when", ["before", "after", "middle", "late"])
-def test_clock_sets_only_the_date_wrong(sandbox: Sandbox, top_up, when, seconds):
+def test_clock_sets_only_the_date_wrong(sandbox: Sandbox, topup, when, seconds):
     sandbox.configure_server(clock_offset_seconds=600)
     sandbox.fault("createTopup", "clock", when=when, seconds=seconds)
 
-    wrong, right = top_up(), top_up()
+    wrong, right = topup(), topup()
 
     off = [
         parsedate_to_datetime(each.headers["Date"]).timestamp() - time.time() - 600 for each in (wrong, right)
@@ -165,10 +165,10 @@ def test_clock_sets_only_the_date_wrong(sandbox: Sandbox, top_up, when, seconds)
     assert [(request.fault, request.status) for request in requests_seen] == [("clock", 200), (None, 200)]
 
 
-def test_clock_is_wrong_on_a_refusal_too(sandbox: Sandbox, top_up):
+def test_clock_is_wrong_on_a_refusal_too(sandbox: Sandbox, topup):
     sandbox.fault("createTopup", "clock", seconds=-3600)
 
-    refused = top_up(999)
+    refused = topup(999)
 
     assert refused.status_code == 400
     assert parsedate_to_datetime(refused.headers["Date"]).timestamp() < time.time() - 3500
@@ -182,10 +182,10 @@ def test_fault_may_set_the_headers_of_cloudflare(sandbox: Sandbox, call):
     assert {name: response.headers[name] for name in headers} == headers
 
 
-def test_status_can_be_the_page_of_the_edge(sandbox: Sandbox, top_up):
+def test_status_can_be_the_page_of_the_edge(sandbox: Sandbox, topup):
     sandbox.fault("createTopup", "status", status=524, html=True)
 
-    response = top_up()
+    response = topup()
 
     assert response.status_code == 524
     assert response.headers["Content-Type"].startswith("text/html")
@@ -195,70 +195,70 @@ def test_status_can_be_the_page_of_the_edge(sandbox: Sandbox, top_up):
 @pytest.mark.parametrize(
     "body", ["", "{", "null", '{"success": true, "result": NaN}', '{"success": true, "success": false}']
 )
-def test_garbage_returns_200_with_any_body(sandbox: Sandbox, top_up, body):
+def test_garbage_returns_200_with_any_body(sandbox: Sandbox, topup, body):
     sandbox.fault("createTopup", "garbage", when="after", body=body)
 
-    response = top_up()
+    response = topup()
 
     assert (response.status_code, response.text) == (200, body)
     assert len(sandbox.charges()) == 1
 
 
-def test_garbage_is_half_an_envelope_or_huge(sandbox: Sandbox, top_up):
+def test_garbage_is_half_an_envelope_or_huge(sandbox: Sandbox, topup):
     sandbox.fault("createTopup", "garbage", when="after")
     with pytest.raises(json.JSONDecodeError):
-        json.loads(top_up().content)
+        json.loads(topup().content)
 
     sandbox.fault("createTopup", "garbage", when="after", size=5_000_000)
-    assert len(top_up().content) == 5_000_000
+    assert len(topup().content) == 5_000_000
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_slow_response_trickles_in(sandbox: Sandbox, top_up, part):
+def test_slow_response_trickles_in(sandbox: Sandbox, topup, part):
     sandbox.fault("createTopup", "slow", when="after", seconds=0.001, part=part)
 
     started = time.monotonic()
-    response = top_up()
+    response = topup()
 
     assert response.json()["success"] is True
     assert time.monotonic() - started > 0.15
     assert len(sandbox.charges()) == 1
 
 
-def test_slow_response_defeats_a_read_timeout(sandbox: Sandbox, top_up):
+def test_slow_response_defeats_a_read_timeout(sandbox: Sandbox, topup):
     sandbox.fault("createTopup", "slow", when="before", seconds=0.05, part="head")
 
     with pytest.raises(requests.ReadTimeout):
-        top_up(timeout=0.01)
+        topup(timeout=0.01)
     assert sandbox.charges() == []
 
 
 @pytest.mark.parametrize(("when", "charged"), PERFORMED)
-def test_redirect_says_where_to(sandbox: Sandbox, top_up, when, charged):
+def test_redirect_says_where_to(sandbox: Sandbox, topup, when, charged):
     sandbox.fault("createTopup", "redirect", when=when, status=307, location="https://elsewhere.invalid/x")
 
-    response = top_up()
+    response = topup()
 
     assert (response.status_code, response.headers["Location"]) == (307, "https://elsewhere.invalid/x")
     assert len(sandbox.charges()) == charged
 
 
 @pytest.mark.parametrize(("when", "charged"), PERFORMED)
-def test_truncate_promises_more_than_it_sends(sandbox: Sandbox, top_up, when, charged):
+def test_truncate_promises_more_than_it_sends(sandbox: Sandbox, topup, when, charged):
     sandbox.fault("createTopup", "truncate", when=when)
 
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
-        top_up()
+        topup()
     assert len(sandbox.charges()) == charged
 
 
-def test_fault_honors_operation_skip_and_times(sandbox: Sandbox, call, top_up):
+def test_fault_honors_operation_skip_and_times(sandbox: Sandbox, call, topup):
     sandbox.fault("getCreditBalance", "status", status=503, skip=1, times=2)
 
     statuses = [call("GET", "credit-balance").status_code for _ in range(5)]
 
     assert statuses == [200, 503, 503, 200, 200]
-    assert top_up().status_code == 200
+    assert topup().status_code == 200
     assert sandbox.state()["faults"] == []
 
 

@@ -14,7 +14,7 @@ import requests
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
 
 
-def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox, top_up):
+def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox, topup):
     """Each client requests its own amount; some responses are lost, some requests before they are handled."""
     sandbox.configure(settle_seconds=0, max_cents=10_000_000)
     sandbox.configure_server(rate_quota=100_000)
@@ -25,7 +25,7 @@ def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox,
         seen: Counter[str] = Counter()
         for turn in range(25):
             try:
-                seen[f"HTTP {top_up(1000 + 100 * number + turn).status_code}"] += 1
+                seen[f"HTTP {topup(1000 + 100 * number + turn).status_code}"] += 1
             except requests.ConnectionError as error:
                 seen["reset" if "reset by peer" in str(error) else "dropped"] += 1
         return seen
@@ -42,13 +42,13 @@ def test_charges_are_counted_truthfully_under_parallel_clients(sandbox: Sandbox,
     assert sandbox.balance_cents() == pytest.approx(640.19 + sum(charge.amount_cents for charge in charges))
 
 
-def test_accounts_have_books_of_their_own(sandbox: Sandbox, top_up):
+def test_accounts_have_books_of_their_own(sandbox: Sandbox, topup):
     first, second = sandbox.state()["accounts"]
     sandbox.configure(settle_seconds=0)
     sandbox.configure(second, settle_seconds=0)
 
-    top_up(1000, account_id=first)
-    top_up(2000, account_id=second)
+    topup(1000, account_id=first)
+    topup(2000, account_id=second)
 
     assert [charge.amount_cents for charge in sandbox.charges(second)] == [2000]
     assert [invoice.amount_cents for invoice in sandbox.invoices(first)] == [1000]
@@ -117,13 +117,13 @@ def test_other_web_pages_cannot_post_commands(sandbox: Sandbox):
     assert sandbox.state()["faults"] == []
 
 
-def test_reset_starts_afresh(sandbox: Sandbox, top_up):
+def test_reset_starts_afresh(sandbox: Sandbox, topup):
     before = sandbox.state()["accounts"]
     sandbox.configure(balance_cents=1)
     sandbox.configure("c" * 32)
     sandbox.fault("*", "reset", skip=1)
     sandbox.configure_server(rate_quota=7)
-    top_up()
+    topup()
 
     sandbox.reset()
 

@@ -16,9 +16,9 @@ def history(call, **query: object) -> dict:
     return response.json()["result"]
 
 
-def test_history_is_newest_first_and_filtered_by_type(sandbox: Sandbox, call, top_up):
+def test_history_is_newest_first_and_filtered_by_type(sandbox: Sandbox, call, topup):
     old = sandbox.add_invoice(5000, created=1_700_000_000, status="void", origin="auto").id
-    new = top_up().json()["result"]["payment_intent_id"]
+    new = topup().json()["result"]["payment_intent_id"]
 
     assert [invoice["id"] for invoice in history(call)["invoices"]] == [new, old]
     assert [invoice["id"] for invoice in history(call, type="auto")["invoices"]] == [old]
@@ -69,9 +69,9 @@ def test_history_can_refuse_a_page(sandbox: Sandbox, call, parameter):
     assert history(call, type="manual")["invoices"] == []
 
 
-def test_history_can_lag_behind(sandbox: Sandbox, call, top_up):
+def test_history_can_lag_behind(sandbox: Sandbox, call, topup):
     sandbox.configure(history_lag_seconds=1.5)
-    invoice_id = top_up().json()["result"]["payment_intent_id"]
+    invoice_id = topup().json()["result"]["payment_intent_id"]
 
     assert history(call)["invoices"] == []
     assert history(call)["pagination"]["total_count"] == 0

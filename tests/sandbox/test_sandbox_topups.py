@@ -30,12 +30,12 @@ def only_invoice(call) -> dict[str, object]:
     return invoice
 
 
-def test_topup_is_pending_then_completed_and_credited(sandbox: Sandbox, call, top_up):
+def test_topup_is_pending_then_completed_and_credited(sandbox: Sandbox, call, topup):
     sandbox.configure(settle_seconds=3600)
-    topup = result(top_up(2500))
-    invoice_id = topup["payment_intent_id"]
+    accepted = result(topup(2500))
+    invoice_id = accepted["payment_intent_id"]
 
-    assert (topup["brand"], topup["last4"], topup["onboarding"]) == ("visa", "4242", True)
+    assert (accepted["brand"], accepted["last4"], accepted["onboarding"]) == ("visa", "4242", True)
     assert status_of(call, invoice_id) == "pending"
     assert only_invoice(call)["status"] == "open"
     assert sandbox.balance_cents() == 640.19
@@ -49,8 +49,8 @@ def test_topup_is_pending_then_completed_and_credited(sandbox: Sandbox, call, to
     assert [(charge.amount_cents, charge.amount_due_cents) for charge in sandbox.charges()] == [(2500, 2625)]
 
 
-def test_client_secret_is_unique_and_recognisable(top_up):
-    secrets = {result(top_up())["client_secret"] for _ in range(3)}
+def test_client_secret_is_unique_and_recognisable(topup):
+    secrets = {result(topup())["client_secret"] for _ in range(3)}
 
     assert len(secrets) == 3
     assert all(re.fullmatch(r"seti_\w+_secret_\w+", secret) for secret in secrets)
@@ -62,10 +62,10 @@ def test_second_payment_method_is_charged_on_request(call):
     assert result(call("POST", "topup", json=body))["last4"] == "4444"
 
 
-def test_declined_card_charges_nothing(sandbox: Sandbox, call, top_up):
+def test_declined_card_charges_nothing(sandbox: Sandbox, call, topup):
     sandbox.configure(topup_outcome="declined")
 
-    response = top_up()
+    response = topup()
 
     assert response.status_code == 402
     assert response.json()["errors"] == [{"code": 7103, "message": "Your card was declined (card_declined)"}]
@@ -74,10 +74,10 @@ def test_declined_card_charges_nothing(sandbox: Sandbox, call, top_up):
 
 
 @pytest.mark.parametrize("status", ["void", "open"])
-def test_declined_card_can_leave_a_dead_invoice(sandbox: Sandbox, call, top_up, status):
+def test_declined_card_can_leave_a_dead_invoice(sandbox: Sandbox, call, topup, status):
     sandbox.configure(topup_outcome="declined", declined_leaves=status, settle_seconds=0)
 
-    assert top_up(2500).status_code == 402
+    assert topup(2500).status_code == 402
 
     dead = only_invoice(call)
     assert (dead["status"], dead["amount_due"], dead["amount_paid"]) == (status, 2625, 0)
@@ -87,17 +87,17 @@ def test_declined_card_can_leave_a_dead_invoice(sandbox: Sandbox, call, top_up, 
     assert sandbox.balance_cents() == 640.19
 
 
-def test_next_outcome_holds_for_one_topup_only(sandbox: Sandbox, top_up):
+def test_next_outcome_holds_for_one_topup_only(sandbox: Sandbox, topup):
     sandbox.configure(next_topup_outcome="declined")
 
-    assert [top_up().status_code for _ in range(2)] == [402, 200]
+    assert [topup().status_code for _ in range(2)] == [402, 200]
     assert len(sandbox.charges()) == 1
 
 
-def test_three_d_secure_stays_pending_for_ever(sandbox: Sandbox, call, top_up):
+def test_three_d_secure_stays_pending_for_ever(sandbox: Sandbox, call, topup):
     sandbox.configure(topup_outcome="requires_action", settle_seconds=0)
 
-    invoice_id = result(top_up())["payment_intent_id"]
+    invoice_id = result(topup())["payment_intent_id"]
 
     assert status_of(call, invoice_id) == "pending"
     assert only_invoice(call)["status"] == "open"
@@ -105,9 +105,9 @@ def test_three_d_secure_stays_pending_for_ever(sandbox: Sandbox, call, top_up):
 
 
 @pytest.mark.parametrize("outcome", ["void", "uncollectible"])
-def test_late_payment_failure_shows_only_in_the_invoice(sandbox: Sandbox, call, top_up, outcome):
+def test_late_payment_failure_shows_only_in_the_invoice(sandbox: Sandbox, call, topup, outcome):
     sandbox.configure(topup_outcome=outcome)
-    invoice_id = result(top_up())["payment_intent_id"]
+    invoice_id = result(topup())["payment_intent_id"]
     assert only_invoice(call)["status"] == "open"
 
     until(lambda: only_invoice(call)["status"] == outcome)
@@ -131,10 +131,10 @@ def test_late_payment_failure_shows_only_in_the_invoice(sandbox: Sandbox, call, 
         ({"credit_cents": 150, "tax_percent": 20}, 3000),
     ],
 )
-def test_fee_tax_and_credit_change_only_the_amount_due(sandbox: Sandbox, call, top_up, switches, due):
+def test_fee_tax_and_credit_change_only_the_amount_due(sandbox: Sandbox, call, topup, switches, due):
     sandbox.configure(**switches, settle_seconds=0)
 
-    top_up(2500)
+    topup(2500)
 
     invoice = only_invoice(call)
     assert (invoice["amount_due"], invoice["amount_paid"], invoice["status"]) == (due, due, "paid")
@@ -142,17 +142,17 @@ def test_fee_tax_and_credit_change_only_the_amount_due(sandbox: Sandbox, call, t
     assert sandbox.balance_cents() == 3140.19
 
 
-def test_account_credit_is_not_used_up(sandbox: Sandbox, top_up):
+def test_account_credit_is_not_used_up(sandbox: Sandbox, topup):
     sandbox.configure(credit_cents=2625)
 
-    assert [top_up(2500).status_code for _ in range(2)] == [200, 200]
+    assert [topup(2500).status_code for _ in range(2)] == [200, 200]
 
     assert [charge.amount_due_cents for charge in sandbox.charges()] == [0, 0]
 
 
-def test_status_can_lag_behind(sandbox: Sandbox, call, top_up):
+def test_status_can_lag_behind(sandbox: Sandbox, call, topup):
     sandbox.configure(status_lag_seconds=0.3, settle_seconds=0)
-    invoice_id = result(top_up())["payment_intent_id"]
+    invoice_id = result(topup())["payment_intent_id"]
     sandbox.configure(status_lag_seconds=0)
 
     unknown = call("POST", "topup/status", json={"payment_intent_id": invoice_id})
@@ -163,24 +163,24 @@ def test_status_can_lag_behind(sandbox: Sandbox, call, top_up):
     assert status_of(call, invoice_id) == "completed"
 
 
-def test_payment_method_is_required_without_a_default(sandbox: Sandbox, call, top_up):
+def test_payment_method_is_required_without_a_default(sandbox: Sandbox, call, topup):
     sandbox.configure(default_payment_method=None)
 
     balance = result(call("GET", "credit-balance"))
     assert (balance["has_default_payment_method"], balance["payment_method"]) == (False, None)
-    assert top_up().status_code == 400
+    assert topup().status_code == 400
     assert sandbox.charges() == []
     body = {"amount": 1000, "payment_method_id": "pm_sandbox_second"}
     assert call("POST", "topup", json=body).status_code == 200
 
 
-def test_limits_of_the_account_hold(sandbox: Sandbox, call, top_up):
+def test_limits_of_the_account_hold(sandbox: Sandbox, call, topup):
     sandbox.configure(min_cents=2000, max_cents=3000)
 
     limits = {"min_cents": 2000, "max_cents": 3000, "currency": "usd"}
     assert result(call("GET", "topup/eligibility")) == {"manual_topup": {"limits": limits}}
     assert result(call("GET", "topup/limits")) == limits
-    assert [top_up(amount).status_code for amount in (1999, 2000, 3000, 3001)] == [400, 200, 200, 400]
+    assert [topup(amount).status_code for amount in (1999, 2000, 3000, 3001)] == [400, 200, 200, 400]
     assert [charge.amount_cents for charge in sandbox.charges()] == [2000, 3000]
 
 
@@ -222,9 +222,9 @@ def test_other_content_type_is_refused(sandbox: Sandbox, call):
     assert sandbox.charges() == []
 
 
-def test_status_of_unknown_or_foreign_invoice_is_not_found(call, top_up):
+def test_status_of_unknown_or_foreign_invoice_is_not_found(call, topup):
     second = f"{int('0123456789abcdef0123456789abcdef', 16) + 1:032x}"
-    foreign = result(top_up(account_id=second))["payment_intent_id"]
+    foreign = result(topup(account_id=second))["payment_intent_id"]
 
     for invoice_id in ("in_unknown", foreign):
         assert call("POST", "topup/status", json={"payment_intent_id": invoice_id}).status_code == 404
