@@ -14,7 +14,7 @@ pytestmark = needs_chromium
 
 @pytest.fixture(scope="module")
 def window(running_sandbox: Sandbox) -> Iterator[Page]:
-    with browser(1100, 820) as context:
+    with browser(1100, 860) as context:
         yield context.new_page()
 
 
@@ -51,7 +51,15 @@ def test_charge_and_its_requests_are_shown(sandbox: Sandbox, page: Page) -> None
         ("Next top-up: declined, leaves a void invoice", "#next", "declined"),
         ("Next top-up: needs 3-D Secure", "#next", "requires action"),
         ("Next top-up: loses its response", "#next-note", "reset after createTopup"),
+        ("Next top-up: charged, but gets a 408", "#next-note", "status 408 after createTopup"),
+        ("Next top-up: not charged, and gets a 499", "#next-note", "status 499 before createTopup"),
         ("Limits endpoints: gone", "#next-note", "getTopupEligibility"),
+        ("Next response: dated an hour ahead", "#next-note", "clock before any request"),
+        ("Account credit: $26.25 (pays for a $25 top-up)", "#unusual", "credit_cents: 2625"),
+        ("Fee: off", "#unusual", "fee_percent: 0"),
+        ("New invoices: listed after 5 s", "#unusual", "history_lag_seconds: 5"),
+        ("Top-up status: unknown for 5 s", "#unusual", "status_lag_seconds: 5"),
+        ("Invoice history: refuses page", "#unusual", "page_parameter: refused"),
     ],
 )
 def test_button_does_what_it_says(page: Page, button: str, shown_at: str, shown: str) -> None:
@@ -60,6 +68,13 @@ def test_button_does_what_it_says(page: Page, button: str, shown_at: str, shown:
     expect(page.locator(shown_at)).to_contain_text(shown)
     press(page, "Start afresh")
     expect(page.locator(shown_at)).not_to_contain_text(shown)
+
+
+def test_unusual_settings_are_usual_again(page: Page) -> None:
+    press(page, "Fee: off")
+    expect(page.locator("#unusual")).to_have_text("fee_percent: 0")
+    press(page, "All this as usual")
+    expect(page.locator("#unusual")).to_be_empty()
 
 
 def test_every_button_is_obeyed(page: Page) -> None:
