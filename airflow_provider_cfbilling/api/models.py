@@ -140,9 +140,9 @@ class Invoice(Model):
 
     id: Id | None
     amount_due_cents: Annotated[float, Key("amount_due")]
-    amount_paid_cents: Annotated[float, Key("amount_paid")]
-    amount_remaining_cents: Annotated[float, Key("amount_remaining")]
-    currency: str
+    amount_paid_cents: Annotated[float | None, Key("amount_paid")]
+    amount_remaining_cents: Annotated[float | None, Key("amount_remaining")]
+    currency: str | None
     created_at: Annotated[datetime | None, Key("created")]
     created_by: str | None
     status: str | None
@@ -159,9 +159,9 @@ class Pagination(Model):
     """Which part of a list a response is."""
 
     has_more: bool
-    page: int
-    per_page: int
-    total_count: int
+    page: int | None
+    per_page: int | None
+    total_count: int | None
 
 
 @dataclass(frozen=True)

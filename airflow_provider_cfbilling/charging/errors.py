@@ -1,5 +1,7 @@
 """How a top-up can end other than well."""
 
+from typing import Self
+
 from airflow_provider_cfbilling.api.errors import CfBillingError
 
 
@@ -13,6 +15,13 @@ class ChargeDeadlinePassed(Exception):  # noqa: N818 (nothing went wrong)
 
 class PaymentFailedError(CfBillingError):
     """The top-up's invoice will not be paid any more: it is void or uncollectible."""
+
+    @classmethod
+    def of(cls, payment_intent_id: str, status: str) -> Self:
+        return cls(
+            f"The payment of top-up {payment_intent_id} failed: its invoice is {status}. The card was not "
+            "charged; once it works, start another Dag run"
+        )
 
 
 class ManualReviewRequiredError(CfBillingError):
@@ -28,6 +37,12 @@ class ChargeUnconfirmedError(CfBillingError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class ConnectionUnreadableError(CfBillingError):
+    """The Airflow connection cannot be read: it was deleted, or what keeps it does not respond."""
+
+    retryable = True
 
 
 class RecordError(CfBillingError):

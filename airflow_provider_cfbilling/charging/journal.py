@@ -76,7 +76,8 @@ class Record:
     """All that is known of one top-up.
 
     :param intent: the latest intent.
-    :param first_intent: the first one: a charge that appears late is younger than this.
+    :param lost_intent: the first one whose charge was given up for lost: it may still appear. Or that of a
+        declined card, whose invoice may be paid once the card works.
     :param cleared: of ``started``: a user had cleared the task, and with it perhaps the records of earlier
         tries.
     :param charge_requests: how often a charge was sent, or is about to be.
@@ -86,7 +87,7 @@ class Record:
 
     state: State
     intent: ChargeIntent | None = None
-    first_intent: ChargeIntent | None = None
+    lost_intent: ChargeIntent | None = None
     cleared: bool = False
     charge_requests: int = 0
     denied: bool = False
@@ -99,11 +100,11 @@ class Record:
                 f"the record's state is {value['state']!r:.60}, which this release does not know"
             )
         _refuse_unknown(cls, value)
-        intent, first_intent = value["intent"], value["first_intent"]
+        intent, lost_intent = value["intent"], value["lost_intent"]
         return cls(
             state=value["state"],
             intent=ChargeIntent.from_json(intent) if intent else None,
-            first_intent=ChargeIntent.from_json(first_intent) if first_intent else None,
+            lost_intent=ChargeIntent.from_json(lost_intent) if lost_intent else None,
             cleared=value["cleared"],
             charge_requests=value["charge_requests"],
             denied=value["denied"],
@@ -114,7 +115,7 @@ class Record:
         return {
             "state": self.state,
             "intent": self.intent.to_json() if self.intent else None,
-            "first_intent": self.first_intent.to_json() if self.first_intent else None,
+            "lost_intent": self.lost_intent.to_json() if self.lost_intent else None,
             "cleared": self.cleared,
             "charge_requests": self.charge_requests,
             "denied": self.denied,

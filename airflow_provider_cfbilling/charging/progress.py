@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.reconcile import find_candidate_invoices
 from airflow_provider_cfbilling.charging.settlement import is_settled
+
+# For so long after the search should have ended, Cloudflare's clock may still say that it has not.
+STANDING_SECONDS = 60.0
 
 Phase = Literal["lookback", "charge", "reconcile", "settle", "done"]
 
@@ -29,6 +33,7 @@ class Progress:
     :param reconcile_deadline: until when a lost charge is searched for, in Unix seconds by Cloudflare's
         clock.
     :param reconcile_deadline_here: the same, by the workers' clocks. Both must have passed.
+    :param seen_at: the time by Cloudflare's clock when the invoices were last searched, in Unix seconds.
     :param settlement_deadline: until when the settlement is waited for, in Unix seconds.
     :param not_found_deadline: until when Cloudflare may not know the accepted top-up, in Unix seconds.
     :param recharges: how often this try has charged again after a charge that proved not to have been made.
@@ -41,6 +46,7 @@ class Progress:
     lookback_from: float | None = None
     reconcile_deadline: float | None = None
     reconcile_deadline_here: float | None = None
+    seen_at: float | None = None
     settlement_deadline: float | None = None
     not_found_deadline: float | None = None
     recharges: int = 0
@@ -55,6 +61,7 @@ class Progress:
             lookback_from=value["lookback_from"],
             reconcile_deadline=value["reconcile_deadline"],
             reconcile_deadline_here=value["reconcile_deadline_here"],
+            seen_at=value["seen_at"],
             settlement_deadline=value["settlement_deadline"],
             not_found_deadline=value["not_found_deadline"],
             recharges=value["recharges"],
@@ -69,6 +76,7 @@ class Progress:
             "lookback_from": self.lookback_from,
             "reconcile_deadline": self.reconcile_deadline,
             "reconcile_deadline_here": self.reconcile_deadline_here,
+            "seen_at": self.seen_at,
             "settlement_deadline": self.settlement_deadline,
             "not_found_deadline": self.not_found_deadline,
             "recharges": self.recharges,
@@ -119,7 +127,8 @@ def _has_news(client: CfBillingClient, progress: Progress) -> bool:
         client.get_invoice_history("manual")
         return True
     found = find_candidate_invoices(client, intent_of(progress.record))
-    return bool(found.candidates) or is_search_over(progress, found.at)
+    is_over = is_search_over(progress, found.at) or is_time_standing(progress, found.at)
+    return bool(found.candidates) or is_over
 
 
 def is_search_over(progress: Progress, at: float) -> bool:
@@ -129,6 +138,17 @@ def is_search_over(progress: Progress, at: float) -> bool:
     """
     by_cloudflare = at >= (progress.reconcile_deadline or 0)
     return by_cloudflare and time.time() >= (progress.reconcile_deadline_here or 0)
+
+
+def is_time_standing(progress: Progress, at: float) -> bool:
+    """Return whether Cloudflare's clock seems to stand still, long after the search should have ended.
+
+    Its responses come from a cache, say. Without this the search would never end.
+
+    :param at: the time by Cloudflare's clock, in Unix seconds.
+    """
+    overdue = time.time() - (progress.reconcile_deadline_here or math.inf)
+    return at == progress.seen_at and overdue > STANDING_SECONDS
 
 
 def intent_of(record: Record) -> ChargeIntent:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
@@ -24,6 +25,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingNotFoundError,
     CfBillingNotSentInTimeError,
     CfBillingOutcomeUnknownError,
+    CfBillingPaymentDeclinedError,
 )
 from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.money import cents_and_dollars
@@ -39,9 +41,16 @@ from airflow_provider_cfbilling.charging.errors import (
 from airflow_provider_cfbilling.charging.guards import check_order
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
-from airflow_provider_cfbilling.charging.progress import Progress, intent_of, is_search_over, topup_of
+from airflow_provider_cfbilling.charging.progress import (
+    Progress,
+    intent_of,
+    is_search_over,
+    is_time_standing,
+    topup_of,
+)
 from airflow_provider_cfbilling.charging.reconcile import (
     CLOCK_TOLERANCE_SECONDS,
+    DEAD,
     ReconcileResult,
     find_candidate_invoices,
     snapshot_invoices,
@@ -63,6 +72,7 @@ MAX_RECHARGES = 1
 CLOCK_JUMP_SECONDS = 60.0
 
 INVOICES = "the invoices on the AI Gateway page of the Cloudflare dashboard (Credits Available, Manage)"
+UNKNOWN = f"whether the card was charged cannot be determined. It is not charged again; review {INVOICES}"
 
 
 class TopupProtocol:
@@ -265,7 +275,7 @@ class TopupProtocol:
         )
         return replace(
             progress,
-            record=Record("intent", intent, first_intent=intent),
+            record=Record("intent", intent),
             phase="reconcile",
             lookback_from=None,
             reconcile_deadline=at + self._window_seconds,
@@ -294,11 +304,11 @@ class TopupProtocol:
     def _charge(self, progress: Progress) -> Progress:
         """Check, record the intent, and charge."""
         client = self._client_of(self._account_id)
-        record = progress.record
-        if record.first_intent:
-            found = self._search_again(client, record)
+        record, lost = progress.record, progress.record.lost_intent
+        if lost:
+            found = self._search_again(client, lost, record.denied)
             if found.candidates:  # before any check: this charge is in the balance and in the budget
-                return self._adopt(progress, found, record.first_intent)
+                return self._adopt(progress, found, lost)
         order = self._read_order()
         recorded_cents = None
         if record.intent and record.intent.account_id == client.account_id:
@@ -307,35 +317,31 @@ class TopupProtocol:
         # Without a fence an intent that came too late may stand where a later try has removed the record.
         for _ in range(MAX_INTENTS if self._journal.is_fenced else 1):
             started = time.monotonic()
-            if record.first_intent:
-                found = self._search_again(client, record)
-                if found.candidates:
-                    return self._adopt(progress, found, record.first_intent)
-            else:
-                found = snapshot_invoices(client)
+            found = self._search_again(client, lost, record.denied) if lost else snapshot_invoices(client)
+            if lost and found.candidates:
+                return self._adopt(progress, found, lost)
             send_by = SendDeadline.after(SEND_WITHIN_SECONDS)
             progress = self._write_intent(client, progress, amount_cents, found, time.monotonic() - started)
-            record = progress.record
             try:
                 return self._send(client, progress, amount_cents, order.payment_method_id, send_by)
             except CfBillingNotSentInTimeError as error:
                 self._log.warning("%s", error)
+            lost = lost or progress.record.intent  # this process was held up: another one may have charged
         if self._journal.is_fenced:
-            self._record_best_effort(replace(record, state="not_charged"))
+            self._record_best_effort(replace(progress.record, state="not_charged"))
         raise NotChargedError(
             f"Not sent: the charge was not ready within {SEND_WITHIN_SECONDS:g} s of being recorded. Nothing "
             "was charged; Airflow may retry"
         )
 
-    def _search_again(self, client: CfBillingClient, record: Record) -> ReconcileResult:
+    def _search_again(
+        self, client: CfBillingClient, intent: ChargeIntent, ignore_dead: bool
+    ) -> ReconcileResult:
         """Search for a charge that was given up for lost and may have appeared late."""
-        intent = record.first_intent
-        if intent is None:
-            raise ValueError("nothing was sent that could be searched for")
         if intent.account_id == client.account_id:
-            return find_candidate_invoices(client, intent, ignore_dead=record.denied)
+            return find_candidate_invoices(client, intent, ignore_dead=ignore_dead)
         elsewhere = self._client_of(intent.account_id)
-        earlier = find_candidate_invoices(elsewhere, intent, ignore_dead=record.denied)
+        earlier = find_candidate_invoices(elsewhere, intent, ignore_dead=ignore_dead)
         return earlier if earlier.candidates else snapshot_invoices(client)
 
     def _write_intent(
@@ -359,7 +365,7 @@ class TopupProtocol:
         record = Record(
             "intent",
             intent,
-            first_intent=earlier.first_intent or intent,
+            lost_intent=earlier.lost_intent,
             charge_requests=earlier.charge_requests + 1,
             denied=earlier.denied,
         )
@@ -407,7 +413,10 @@ class TopupProtocol:
         except CfBillingError as error:
             self._log.info("The charge was not made: nothing was charged.")
             denied = record.denied or error.status is not None  # else it was never sent
-            self._record_best_effort(replace(record, state="not_charged", denied=denied))
+            refused = replace(record, state="not_charged", denied=denied)
+            if isinstance(error, CfBillingPaymentDeclinedError):  # what it left may be paid later
+                refused = replace(refused, lost_intent=record.lost_intent or record.intent)
+            self._record_best_effort(refused)
             raise
         card = f"{topup.brand or 'the card'} ending in {topup.last4}" if topup.last4 else "the payment method"
         self._log.info("Cloudflare accepted top-up %s; it charges %s.", topup.payment_intent_id, card)
@@ -422,13 +431,24 @@ class TopupProtocol:
             reconcile_deadline=deadline or intent.durable_by + self._window_seconds,
             reconcile_deadline_here=deadline_here or intent.written_at + self._window_seconds,
         )
+        is_recorded = progress.record.charge_requests > 0
         try:
-            found = find_candidate_invoices(self._client_of(intent.account_id), intent)
+            client = self._client_of(intent.account_id)
+            found = find_candidate_invoices(client, intent, is_recorded=is_recorded)
         except CfBillingError as error:
             return self._poll_again_or_raise(error, progress)
         if found.candidates:
             return self._adopt(progress, found, intent)
         progress = self._with_clocks_checked(progress, intent, found.at)
+        sent = f"A charge of {intent.amount} may have been sent; its response was lost"
+        if not is_recorded:
+            sent = "An earlier try may have charged the card; its record is gone"
+        if is_time_standing(progress, found.at):
+            raise ManualReviewRequiredError(
+                f"{sent}. Cloudflare's responses stay dated {datetime.fromtimestamp(found.at, UTC):%H:%M:%S} "
+                f"UTC and may be old: {UNKNOWN}"
+            )
+        progress = replace(progress, seen_at=found.at)
         if not is_search_over(progress, found.at):
             left = max(
                 (progress.reconcile_deadline or 0) - found.at,
@@ -437,18 +457,15 @@ class TopupProtocol:
             self._log.info("No invoice of the charge so far; it may appear for another %.0f s.", left)
             return replace(progress, should_wait=True)
         if found.suspects:
+            why = "account credit or a coupon may have lowered it" if is_recorded else "it may be that charge"
             raise ManualReviewRequiredError(
-                f"A charge of {intent.amount} may have been sent; its response was "
-                f"lost. {_invoices(found.suspects)} from that time, due with less: account credit or a "
-                "coupon may have lowered it, so whether the card was charged cannot be determined. It is not "
-                f"charged again; review {INVOICES}"
+                f"{sent}. {_invoices(found.suspects)} from that time, due with another amount ({why}): "
+                f"{UNKNOWN}"
             )
         if not found.complete:
             raise ManualReviewRequiredError(
-                f"A charge of {intent.amount} may have been sent; its response was "
-                "lost, and the invoice history does not reach back to it, or holds an invoice without id or "
-                "date: whether the card was charged cannot be determined. It is not charged again; review "
-                f"{INVOICES}"
+                f"{sent}, and the invoice history does not reach back to it, or holds an invoice without id "
+                f"or date: {UNKNOWN}"
             )
         return self._proven_not_charged(progress)
 
@@ -474,7 +491,8 @@ class TopupProtocol:
         return progress
 
     def _proven_not_charged(self, progress: Progress) -> Progress:
-        record = replace(progress.record, state="not_charged")
+        earlier = progress.record
+        record = replace(earlier, state="not_charged", lost_intent=earlier.lost_intent or earlier.intent)
         self._log.info("No invoice has appeared in %.0f s: nothing was charged.", self._window_seconds)
         self._record_best_effort(record)
         if progress.recharges >= MAX_RECHARGES:
@@ -488,21 +506,28 @@ class TopupProtocol:
             phase="charge",
             reconcile_deadline=None,
             reconcile_deadline_here=None,
-            recharges=progress.recharges + 1,
+            seen_at=None,
+            recharges=progress.recharges + (1 if record.charge_requests else 0),
         )
 
     def _adopt(self, progress: Progress, found: ReconcileResult, intent: ChargeIntent) -> Progress:
         """Take the invoice that the charge of ``intent`` must have made."""
         if len(found.candidates) > 1:
+            ids = ", ".join(str(invoice.id) for invoice in found.candidates)
             raise ManualReviewRequiredError(
-                f"Invoices {', '.join(found.candidates)} all match this top-up, so which one it made cannot "
-                f"be determined. It is not charged again; review {INVOICES}"
+                f"Invoices {ids} all match this top-up, so which one it made cannot be determined. It is not "
+                f"charged again; review {INVOICES}"
             )
-        (invoice_id,) = found.candidates
+        (invoice,) = found.candidates
+        if invoice.status in DEAD:
+            raise PaymentFailedError.of(str(invoice.id), str(invoice.status))
         self._log.info(
-            "Top-up %s is the charge whose response was lost: the card was charged once.", invoice_id
+            "Top-up %s is the charge %s: %s.",
+            invoice.id,
+            "whose response was lost" if progress.record.charge_requests else "of an earlier try",
+            "the card was charged once" if invoice.status == "paid" else f"its invoice is {invoice.status}",
         )
-        topup = {"payment_intent_id": invoice_id, "onboarding": None, "brand": None, "last4": None}
+        topup = {"payment_intent_id": invoice.id, "onboarding": None, "brand": None, "last4": None}
         adopted = replace(progress, record=replace(progress.record, intent=intent))
         return self._accepted(adopted, topup, "adopted")
 
@@ -527,6 +552,7 @@ class TopupProtocol:
             not_found_deadline=progress.not_found_deadline or now + self._window_seconds,
         )
         payment_intent_id = topup_of(record)["payment_intent_id"]
+        unread = None
         try:
             settlement = settlement_of(self._client_of(intent_of(record).account_id), payment_intent_id)
         except PaymentFailedError:
@@ -536,7 +562,7 @@ class TopupProtocol:
             if not (error.retryable or too_early):
                 raise
             self._log.warning("The top-up's status could not be read, retrying: %s", error)
-            settlement = Settlement(is_paid=False)
+            settlement, unread = Settlement(is_paid=False), error
         if settlement.invoice_pdf:
             record = replace(record, topup={**topup_of(record), "invoice_pdf": settlement.invoice_pdf})
             progress = replace(progress, record=record)
@@ -545,6 +571,11 @@ class TopupProtocol:
             record = replace(record, state="completed")
             self._record_best_effort(record)
             return replace(progress, record=record, phase="done")
+        if progress.is_settlement_overdue and unread:
+            raise StillPendingError(
+                f"Whether top-up {payment_intent_id} is paid could not be read at the end of its "
+                f"{self._wait_seconds:g} s: {unread}"
+            )
         if progress.is_settlement_overdue:
             raise StillPendingError(
                 f"Top-up {payment_intent_id} is pending after {self._wait_seconds:g} s. The card may need "

@@ -19,21 +19,24 @@ CLOCK_TOLERANCE_SECONDS = 5.0
 MAX_FEE_AND_TAX = 1.35
 
 DEAD = ("void", "uncollectible")
+# What is requested has no currency; amounts of another one cannot be compared with it.
+CURRENCY = "usd"
 
 
 @dataclass(frozen=True)
 class ReconcileResult:
     """What the invoice history shows.
 
-    :param candidates: ids of the invoices that can be the charge.
+    :param candidates: the invoices that can be the charge.
     :param suspects: ids of invoices that may turn out to be the charge: due with less than was requested, by
-        account credit or a coupon, or because they are not final.
+        account credit or a coupon, or because they are not final; due in another currency; or, if what was
+        requested is not recorded, with any amount.
     :param complete: whether the charge would have been seen, had it been listed by then.
     :param at: when Cloudflare responded, in Unix seconds of its clock.
     :param invoices: ids of all invoices seen, for a new intent's ``known_invoices``.
     """
 
-    candidates: tuple[str, ...]
+    candidates: tuple[Invoice, ...]
     suspects: tuple[str, ...]
     complete: bool
     at: float
@@ -41,11 +44,13 @@ class ReconcileResult:
 
 
 def find_candidate_invoices(
-    client: CfBillingClient, intent: ChargeIntent, *, ignore_dead: bool = False
+    client: CfBillingClient, intent: ChargeIntent, *, ignore_dead: bool = False, is_recorded: bool = True
 ) -> ReconcileResult:
     """Search the manual invoices for the charge of ``intent``. Reads only.
 
     :param ignore_dead: leave out what will never be paid: what a declined card leaves behind.
+    :param is_recorded: whether the intent was. If not, its amount is today's: an earlier try may have charged
+        another one.
     :raises CfBillingError: the history could not be read.
     """
     since = datetime.fromtimestamp(intent.not_before - CLOCK_TOLERANCE_SECONDS, UTC)
@@ -57,9 +62,12 @@ def find_candidate_invoices(
     ]
     least = intent.amount_cents or MIN_TOPUP_CENTS
     most = intent.amount_cents * MAX_FEE_AND_TAX if intent.amount_cents else math.inf
+    comparable = [each for each in unknown if (each.currency or CURRENCY).lower() == CURRENCY]
+    candidates = [each for each in comparable if least <= each.amount_due_cents <= most]
+    too_large = [each for each in comparable if each.amount_due_cents > most] if is_recorded else []
     return ReconcileResult(
-        candidates=_ids(each for each in unknown if least <= each.amount_due_cents <= most),
-        suspects=_ids(each for each in unknown if each.amount_due_cents < least),
+        candidates=tuple(candidates),
+        suspects=_ids(each for each in unknown if each not in candidates and each not in too_large),
         complete=recent.complete,
         at=recent.server_time.timestamp(),
         invoices=_ids(recent.invoices),

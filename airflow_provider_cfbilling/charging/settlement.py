@@ -52,8 +52,5 @@ def settlement_of(client: CfBillingClient, payment_intent_id: str) -> Settlement
         return Settlement(is_paid=False)  # the status was readable, and is what counts
     invoice = next((invoice for invoice in history.invoices if invoice.id == payment_intent_id), None)
     if invoice and invoice.status in DEAD:
-        raise PaymentFailedError(
-            f"The payment of top-up {payment_intent_id} failed: its invoice is {invoice.status}. The card "
-            "was not charged; once it works, start another Dag run"
-        )
+        raise PaymentFailedError.of(payment_intent_id, invoice.status)
     return Settlement(is_paid=False, invoice_pdf=invoice.invoice_pdf if invoice else None)

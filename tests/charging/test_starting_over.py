@@ -48,8 +48,8 @@ def test_intent_holds_what_is_needed_to_find_the_charge_again(sandbox: Sandbox, 
     sandbox.add_invoice(AMOUNT_CENTS, origin="auto")
     task.run(wait_seconds=None)
     record = task.kept.history[1]
-    assert record.intent == record.first_intent
     assert record.intent is not None
+    assert record.lost_intent is None
     assert (record.intent.account_id, record.intent.amount_cents) == (sandbox.account_id, AMOUNT_CENTS)
     assert record.intent.known_invoices == (known,)
     assert task.time.now - 10 < record.intent.at <= task.time.now
@@ -166,15 +166,15 @@ def test_charge_that_appears_at_the_end_of_the_window_is_adopted(sandbox: Sandbo
     assert any_task.posts() == 1
 
 
-def test_not_charged_keeps_the_first_intent_and_counts_what_was_sent(sandbox: Sandbox, any_task: Task):
+def test_not_charged_keeps_the_lost_intent_and_counts_what_was_sent(sandbox: Sandbox, any_task: Task):
     known = sandbox.add_invoice(AMOUNT_CENTS).id
     not_charged(any_task)
     intents = [record.intent for record in any_task.kept.history if record.state == "intent"]
     record = any_task.kept.record
     assert (record.state, record.charge_requests) == ("not_charged", 2)
-    assert record.first_intent == intents[0] != intents[1] == record.intent
-    assert record.first_intent is not None
-    assert record.first_intent.known_invoices == (known,)
+    assert record.lost_intent == intents[0] != intents[1] == record.intent
+    assert record.lost_intent is not None
+    assert record.lost_intent.known_invoices == (known,)
 
 
 def test_late_charge_is_adopted_before_any_check(sandbox: Sandbox, task: Task):

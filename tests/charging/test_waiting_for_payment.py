@@ -115,8 +115,5 @@ def test_log_says_what_was_done_and_whether_money_moved(
     said = [record.getMessage() for record in caplog.records if record.name == task.log.name]
     assert said[0] == "All checks passed. Charging 2500 cents ($25.00)."
     assert said[1].startswith("The charge was sent and its response was lost: ")
-    assert (
-        said[2]
-        == f"Top-up {task.charged()} is the charge whose response was lost: the card was charged once."
-    )
+    assert said[2] == f"Top-up {task.charged()} is the charge whose response was lost: its invoice is open."
     assert said[-1] == f"Top-up {task.charged()} is completed: the credits are there."

@@ -331,7 +331,7 @@ def upgrade_with(play: Play, state: State, *, charges: bool) -> Ended:
         Record(
             state,
             intent,
-            first_intent=intent,
+            lost_intent=intent,
             charge_requests=1,
             topup=topup if state == "accepted" else None,
         )
