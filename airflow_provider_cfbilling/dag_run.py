@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +16,9 @@ def cleared_after(context: Context) -> int | None:
     """Return the number of the last try that may have succeeded; None if none has.
 
     A task that has succeeded runs again when a user clears it, which gives it its retries once more, on top
-    of the tries it has had. On Airflow 2 a success can also be overturned: by a failed heartbeat of an
-    earlier try that is noticed late, or twice. The audit log still has it.
+    of the tries it has had. If the Dag's retries have been changed since, that number is wrong; a clear shows
+    in the Dag run too. On Airflow 2 a success can also be overturned: by a failed heartbeat of an earlier try
+    that is noticed late, or twice. The audit log still has it.
     """
     ti: Any = context["ti"]
     if ti.try_number <= 1:
@@ -24,19 +26,33 @@ def cleared_after(context: Context) -> int | None:
     had = int(ti.max_tries - context["task"].retries)
     if not hasattr(ti, "get_ti_count"):  # Airflow 2
         had = max(had, _last_success(ti))
+    else:
+        dag_run: Any = context["dag_run"]
+        if had < 0 or (had == 0 and getattr(dag_run, "clear_number", None)):
+            had = ti.try_number - 1
     return had if had > 0 else None
 
 
 def _last_success(ti: Any) -> int:
     """Return the number of the last earlier try whose success Airflow 2 has recorded; 0 if none has."""
+    # A try that ends late may log the number of the one that follows it.
+    tries = [min(each.try_number or 0, ti.try_number - 1) for each in _logged(ti) if each.event == "success"]
+    return max(tries, default=0)
+
+
+def _first_logged(ti: Any) -> datetime | None:
+    """Return when Airflow 2 has first noted anything of the task in this Dag run; None if it has not."""
+    return min((each.dttm for each in _logged(ti)), default=None)
+
+
+def _logged(ti: Any) -> list[Any]:
+    """Return what the audit log of Airflow 2 has of the task in this Dag run."""
     from airflow.models.log import Log
     from airflow.utils.session import create_session
 
     task = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
     with create_session() as session:
-        successes = session.query(Log.try_number).filter_by(event="success", **task)
-        # A try that ends late may log the number of the one that follows it.
-        return max((min(number or 0, ti.try_number - 1) for (number,) in successes), default=0)
+        return session.query(Log.event, Log.try_number, Log.dttm).filter_by(**task).all()
 
 
 def charge_by(context: Context, max_run_age: float | None) -> float | None:
@@ -99,11 +115,13 @@ def dag_run_began_at(context: Context) -> float:
     """Return when the Dag run began, in Unix seconds; rather too early than too late.
 
     It has not begun before it was due. Its start may be later: a clear sets it again, and so does a user who
-    queues the run again, of which nothing tells below Airflow 3.2.
+    queues the run again, of which nothing tells below Airflow 3.2. On Airflow 2 a run can also begin before
+    it is due: a backfill of a period that has not ended. The audit log has its first try.
     """
     dag_run: Any = context["dag_run"]
-    due: Any = getattr(dag_run, "run_after", None)
-    if due is None:  # Airflow 2
+    known = [getattr(dag_run, "run_after", None), dag_run.start_date]
+    if known[0] is None:  # Airflow 2
         scheduled = dag_run.run_type in ("scheduled", "backfill")
-        due = context["data_interval_end"] if scheduled else dag_run.logical_date
-    return min(float(at.timestamp()) for at in (due, dag_run.start_date) if at)
+        known.append(context["data_interval_end"] if scheduled else dag_run.logical_date)
+        known.append(_first_logged(context["ti"]))
+    return min(float(at.timestamp()) for at in known if at)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import get_listener_manager, hookimpl
+from airflow.providers.common.compat.sdk import conf, get_listener_manager, hookimpl
 
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.unfenced_journal import UnfencedJournal
@@ -24,7 +24,11 @@ _log = logging.getLogger(__name__)
 
 
 def journal_of(context: Context) -> Journal:
-    """Return the task's journal: Airflow's task state store from 3.3 on, else Airflow Variables."""
+    """Return the task's journal: Airflow's task state store from 3.3 on, else Airflow Variables.
+
+    Not where ``[workers] state_store_backend`` keeps the store elsewhere: there a write takes effect before
+    Airflow refuses it to a try that another has taken over from.
+    """
     ti: Any = context["ti"]
     try_number, started = ti.try_number, ti.start_date
     variables = UnfencedJournal(
@@ -33,7 +37,8 @@ def journal_of(context: Context) -> Journal:
         try_started_at=started.timestamp() if started else None,
         cleared_after=lambda: cleared_after(context),
     )
-    store = context.get("task_state_store")
+    elsewhere = conf.get("workers", "state_store_backend", fallback="")
+    store = None if elsewhere else context.get("task_state_store")
     return variables if store is None else TaskStateJournal(store, variables, is_first_try=try_number <= 1)
 
 

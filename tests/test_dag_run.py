@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from airflow import __version__ as airflow_version
+from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.providers.common.compat.sdk import DAG
 from airflow.utils.session import create_session
@@ -70,6 +71,25 @@ def test_airflow_2_remembers_an_overturned_success(
         assert cleared_after(task_context) == last_success
 
 
+@pytest.mark.parametrize(
+    ("max_tries", "clear_number", "last"),
+    [
+        (3, 0, None),  # nobody has cleared it
+        (5, 1, 2),  # cleared after the second try
+        (3, 1, 3),  # cleared after the third, and given as many retries more
+        (2, 1, 3),  # given even more
+        (2, 0, 3),  # given more, and perhaps cleared
+    ],
+)
+def test_clear_shows_though_the_retries_were_changed(
+    max_tries: int, clear_number: int, last: int | None
+) -> None:
+    ti = SimpleNamespace(try_number=4, max_tries=max_tries, get_ti_count=None)
+    dag_run = SimpleNamespace(clear_number=clear_number)
+    task_context: Any = {"ti": ti, "task": SimpleNamespace(retries=3), "dag_run": dag_run}
+    assert cleared_after(task_context) == last
+
+
 @pytest.mark.parametrize("run_type", ["scheduled", "backfill"])
 @pytest.mark.parametrize(("schedule", "more"), [("@once", {}), ("@continuous", {"max_active_runs": 1})])
 def test_schedule_without_periods_has_missed_none(schedule: str, more: dict[str, Any], run_type: str) -> None:
@@ -78,6 +98,7 @@ def test_schedule_without_periods_has_missed_none(schedule: str, more: dict[str,
     assert charge_by(task_context, DAY) is None
 
 
+TI = SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=2)
 HOURS = [DUE + timedelta(hours=number) for number in range(4)]
 
 
@@ -93,10 +114,27 @@ HOURS = [DUE + timedelta(hours=number) for number in range(4)]
     ids=["scheduled", "manual", "scheduled, Airflow 2", "manual, Airflow 2", "in the future, Airflow 2"],
 )
 @pytest.mark.parametrize("clear_number", [0, 1])
+@pytest.mark.usefixtures("dag_folder")
 def test_run_has_not_begun_before_it_was_due(dag_run: Any, began: int, clear_number: int) -> None:
     """Whatever its start, which may have been set again."""
     task_context: Any = {
         "dag_run": SimpleNamespace(start_date=HOURS[3], clear_number=clear_number, **dag_run),
         "data_interval_end": HOURS[2],
+        "ti": TI,
     }
     assert dag_run_began_at(task_context) == HOURS[began].timestamp()
+
+
+@pytest.mark.usefixtures("dag_folder")
+def test_run_that_began_before_it_was_due_is_known_by_its_first_try() -> None:
+    """As a backfill of a period that has not ended, on Airflow 2, once it was cleared."""
+    ti = SimpleNamespace(**{**vars(TI), "task_id": "backfilled"})
+    with create_session() as session:
+        for hour, event in ((2, "success"), (1, "running"), (3, "clear")):
+            row = Log(event)
+            row.dttm, row.dag_id, row.run_id, row.task_id = HOURS[hour], ti.dag_id, ti.run_id, ti.task_id
+            row.map_index = ti.map_index
+            session.add(row)
+    dag_run = SimpleNamespace(run_type="backfill", start_date=HOURS[3])
+    task_context: Any = {"dag_run": dag_run, "data_interval_end": DUE + timedelta(days=30), "ti": ti}
+    assert dag_run_began_at(task_context) == HOURS[1].timestamp()
