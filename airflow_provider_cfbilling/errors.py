@@ -12,6 +12,17 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, TopupNotNeeded
 
+AFTER_KILL = (
+    "Task killed. A charge that was made is not reversed; running the task again resumes the same top-up."
+)
+
+
+def described_error(error: Exception) -> str:
+    """Return what an error says if it is one of ours or of Airflow's, which hold no secret; else its kind."""
+    if isinstance(error, CfBillingError | AirflowException):
+        return f"{type(error).__name__}: {error}"
+    return type(error).__name__
+
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:

@@ -31,6 +31,7 @@ from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.charging.errors import (
     ChargeUnconfirmedError,
+    ConnectionUnreadableError,
     ManualReviewRequiredError,
     NotChargedError,
     PaymentFailedError,
@@ -555,7 +556,7 @@ class TopupProtocol:
         unread = None
         try:
             settlement = settlement_of(self._client_of(intent_of(record).account_id), payment_intent_id)
-        except PaymentFailedError:
+        except (ConnectionUnreadableError, PaymentFailedError):
             raise
         except CfBillingError as error:
             too_early = isinstance(error, CfBillingNotFoundError) and progress.may_be_unknown_yet

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast
 
-from airflow.providers.common.compat.sdk import BaseOperator, Stats, conf
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, Stats, conf
 
 from airflow_provider_cfbilling import validation
+from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin
-from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, TopupNotNeeded
+from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin, trigger_timed_out
+from airflow_provider_cfbilling.charging.errors import (
+    ChargeDeadlinePassed,
+    ConnectionUnreadableError,
+    TopupNotNeeded,
+)
 from airflow_provider_cfbilling.dag_run import charge_by, cleared_after, dag_run_began_at
-from airflow_provider_cfbilling.errors import airflow_errors
+from airflow_provider_cfbilling.errors import AFTER_KILL, airflow_errors, described_error
 from airflow_provider_cfbilling.links import CfBillingDashboardLink, CfBillingInvoiceLink
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_cfbilling.api.client import CfBillingClient
     from airflow_provider_cfbilling.charging.order import TopupOrder
     from airflow_provider_cfbilling.charging.progress import Progress
     from airflow_provider_cfbilling.charging.protocol import TopupProtocol
@@ -135,6 +141,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
             validation.seconds("unknown_outcome_window", unknown_outcome_window) or 600
         )
         self._running: TopupProtocol | None = None
+        self._unrendered: Exception | None = None
         self.pushed: dict[str, Any] | None = None
         """The XComs of this try, once its process knows them: those from before a deferral it does not."""
 
@@ -164,10 +171,29 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         self._wait_here(reason)
         return self._execute(context, cleared=True)  # an earlier process of this try may have charged
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume a deferred task; say whether money moved if Airflow has ended its wait."""
+        if not trigger_timed_out(next_method, next_kwargs):
+            return super().resume_execution(next_method, next_kwargs, context)
+        protocol = self._protocol(context)
+        with airflow_errors():
+            protocol.begin(cleared=True, began_at=dag_run_began_at(context))
+        raise AirflowException(f"The task's execution_timeout passed while it waited. {protocol.money()}")
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render what must be known before a charge: a try that goes on from a record needs none of it."""
+        try:
+            super().render_template_fields(context, jinja_env)
+        except Exception as error:
+            self.log.warning("A template cannot be rendered: %s: %s", type(error).__name__, error)
+            self._unrendered = error
+
     def on_kill(self) -> None:
         """Say what becomes of the charge when the task is ended from outside."""
         if self._running:
             self._running.log_money()
+        else:
+            self.log.warning("%s", AFTER_KILL)
 
     def _execute(self, context: Context, *, cleared: bool) -> dict[str, Any]:
         with airflow_errors():
@@ -253,6 +279,8 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     def _order(self, context: Context) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
 
+        if self._unrendered:
+            raise self._unrendered
         return TopupOrder(
             amount_cents=self.amount_cents,
             target_balance_cents=self.target_balance_cents,
@@ -269,8 +297,7 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         from airflow_provider_cfbilling.task_journal import journal_of
 
         self._running = TopupProtocol(
-            # The connection is not needed before the record has been read.
-            lambda account_id: self.hook.get_client(account_id),
+            self._client,
             self.account_id,
             lambda: self._order(context),
             journal_of(context),
@@ -280,10 +307,24 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         )
         return self._running
 
+    def _client(self, account_id: str | None) -> CfBillingClient:
+        """Return a client. The connection is not needed before the record has been read.
+
+        :raises CfBillingError: the connection cannot be read or used.
+        """
+        try:
+            return self.hook.get_client(account_id)
+        except CfBillingError:
+            raise
+        except Exception as error:
+            raise ConnectionUnreadableError(
+                f"Connection {self.cfbilling_conn_id!r} cannot be read: {described_error(error)}"
+            ) from error
+
     def _only_check(self, context: Context) -> dict[str, Any]:
         from airflow_provider_cfbilling.charging.guards import check_order
 
-        order, client = self._order(context), self.hook.get_conn()
+        order, client = self._order(context), self._client(None)
         dashboard = CfBillingDashboardLink
         self._push(context, {dashboard.xcom_key: dashboard.url(client.account_id)})
         amount_cents = check_order(client, order, cast("Logger", self.log))

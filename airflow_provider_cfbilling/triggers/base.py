@@ -13,7 +13,6 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_cfbilling.api.errors import (
@@ -21,6 +20,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingError,
     CfBillingPermissionError,
 )
+from airflow_provider_cfbilling.errors import described_error
 from airflow_provider_cfbilling.polling import Outage
 from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight
 
@@ -204,13 +204,6 @@ class CfBillingWaitTrigger(CfBillingBaseTrigger):
 
 def _failed(message: str, *, retry: bool) -> TriggerEvent:
     return TriggerEvent({"status": "failed", "message": message, "retry": retry})
-
-
-def described_error(error: Exception) -> str:
-    """Return what an error says if it is one of ours or of Airflow's, which hold no secret; else its kind."""
-    if isinstance(error, CfBillingError | AirflowException):
-        return f"{type(error).__name__}: {error}"
-    return type(error).__name__
 
 
 async def _read_settings(cfbilling_conn_id: str, account_id: str | None) -> Settings:

@@ -18,12 +18,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingNotFoundError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
+from airflow_provider_cfbilling.errors import AFTER_KILL, described_error
 from airflow_provider_cfbilling.polling import Outage
 from airflow_provider_cfbilling.triggers.base import (
     CfBillingBaseTrigger,
     CfBillingWaitTrigger,
     Query,
-    described_error,
 )
 from airflow_provider_cfbilling.triggers.single_flight import Combined
 
@@ -266,10 +266,7 @@ class CfBillingTopupTrigger(CfBillingBaseTrigger):
 
     async def on_kill(self) -> None:
         """Say what becomes of the charge when a user ends the task."""
-        self.log.warning(
-            "Task killed. A charge that was made is not reversed; running the task again resumes the same "
-            "top-up."
-        )
+        self.log.warning("%s", AFTER_KILL)
 
 
 class _EventTrigger(CfBillingBaseTrigger, BaseEventTrigger):

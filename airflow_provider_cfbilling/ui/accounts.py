@@ -27,9 +27,9 @@ from airflow_provider_cfbilling.api.models import (
     UsageHistory,
 )
 from airflow_provider_cfbilling.api.settings import Settings
+from airflow_provider_cfbilling.errors import described_error
 from airflow_provider_cfbilling.forecast import Runway, read_usage, runway, spent_by_day
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook, settings_from_connection
-from airflow_provider_cfbilling.triggers.base import described_error
 from airflow_provider_cfbilling.triggers.single_flight import PollResult, shared_poll, single_flight
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,82 @@
+"""However a task ends after its charge, it says whether money moved, and its next try goes on."""
+
+import pytest
+
+from airflow_provider_cfbilling.sandbox import Sandbox
+from tests.airflow_runs import DagFolder
+
+# Each process of the task finds what the ones before it have done in the environment.
+TASK = """\
+import os
+
+class Task(CfBillingCreateTopupOperator):
+    def execute(self, context):
+        from airflow.providers.common.compat.sdk import TaskDeferred
+        try:
+            return super().execute(context)
+        except TaskDeferred as deferred:
+            {deferred}
+
+Task(task_id='task', amount_cents=2500, deferrable=True, poll_interval=0.2, unknown_outcome_window=70)
+"""
+TIMED_OUT = 'return self.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, context)'
+RESUMED = """\
+event = {{"status": "resume", "progress": deferred.trigger.progress, "trigger_error": None}}
+            {before}
+            return self.execute_complete(context, event)"""
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["accepted", "lost"])
+def test_execution_timeout_in_the_triggerer_says_whether_money_moved(
+    sandbox: Sandbox, dag_folder: DagFolder, lost: bool
+) -> None:
+    """Airflow 2 lets the task fail by itself."""
+    sandbox.configure(settle_seconds=3600, history_lag_seconds=3600)
+    if lost:
+        sandbox.fault("createTopup", "reset", "after")
+    run = dag_folder.run(TASK.format(deferred=TIMED_OUT))
+    (charge,) = sandbox.charges()
+    assert run.state == "failed"
+    assert "execution_timeout passed while it waited" in run.ends
+    assert ("may have been sent" if lost else charge.invoice_id) in run.ends
+
+
+def test_connection_that_is_gone_after_the_charge_is_said_with_it(
+    sandbox: Sandbox, dag_folder: DagFolder
+) -> None:
+    sandbox.configure(settle_seconds=3600)
+    gone = "del os.environ['AIRFLOW_CONN_CFBILLING_DEFAULT'], self.hook"
+    run = dag_folder.run(TASK.format(deferred=RESUMED.format(before=gone)))
+    (charge,) = sandbox.charges()
+    assert run.state == "failed"
+    assert "isn't defined" in run.ends
+    assert f"Cloudflare accepted top-up {charge.invoice_id} of 2500 cents ($25.00)" in run.ends
+
+
+def test_template_that_fails_before_the_charge_fails_the_task(
+    sandbox: Sandbox, dag_folder: DagFolder
+) -> None:
+    run = dag_folder.run("CfBillingCreateTopupOperator(task_id='task', amount_cents=\"{{ 1 // 0 }}\")")
+    assert run.state == "failed"
+    assert "division" in run.ends
+    assert sandbox.requests() == []
+
+
+def test_template_that_fails_after_the_charge_is_not_needed(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+    sandbox.configure(settle_seconds=1)
+    run = dag_folder.run("""\
+import os
+os.environ["TIMES"] = ""
+
+class Task(CfBillingCreateTopupOperator):
+    def once(self):
+        os.environ["TIMES"] += "1"
+        if os.environ["TIMES"] != "1":
+            raise KeyError("the XCom is gone")
+        return 2500
+
+Task(task_id='task', amount_cents="{{ task.once() }}", deferrable=True, poll_interval=0.2)
+""")
+    (charge,) = sandbox.charges()
+    assert run.state == "success"
+    assert run.result()["payment_intent_id"] == charge.invoice_id
