@@ -74,7 +74,7 @@ def test_airflow_2_remembers_an_overturned_success(
 @pytest.mark.parametrize(
     ("max_tries", "clear_number", "last"),
     [
-        (3, 0, None),  # nobody has cleared it
+        (3, 0, None),  # not cleared
         (5, 1, 2),  # cleared after the second try
         (3, 1, 3),  # cleared after the third, and given as many retries more
         (2, 1, 3),  # given even more

@@ -15,7 +15,6 @@ SECOND_HALVES = {"envelope.py", "network.py", "reader.py", "send_tracking.py"}
 # Programming errors, and what comes after words that are found.
 NOT_SEARCHED_FOR = {
     "only failures of the API are retried",
-    "nothing was sent that could be searched for",
     "the record of this try cannot be read",
     "the record of try",
     "what was written is not what is read back",
