@@ -120,8 +120,10 @@ def dag_run_began_at(context: Context) -> float:
     """
     dag_run: Any = context["dag_run"]
     known = [getattr(dag_run, "run_after", None), dag_run.start_date]
-    if known[0] is None:  # Airflow 2
+    if known[0] is None:
         scheduled = dag_run.run_type in ("scheduled", "backfill")
         known.append(context["data_interval_end"] if scheduled else dag_run.logical_date)
-        known.append(_first_logged(context["ti"]))
+    ti: Any = context["ti"]
+    if not hasattr(ti, "get_ti_count"):  # Airflow 2
+        known.append(_first_logged(ti))
     return min(float(at.timestamp()) for at in known if at)

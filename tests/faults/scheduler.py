@@ -80,7 +80,7 @@ class Task:
 
     def __post_init__(self) -> None:
         self._try_number = 0
-        self._max_tries = self.tries - 1
+        self._retries = self._max_tries = self.tries - 1
         self._started_at = datetime.now(UTC)
         self._processes: list[Process] = []
         self._orphans: list[_Orphan] = []
@@ -116,13 +116,18 @@ class Task:
             self._thaw()
             yield
 
-    def clear(self, *, discard_store_too: bool = False) -> Steps:
-        """Run it again as after a user's clear, or as Airflow 2 does when it overturns a success."""
+    def clear(self, *, discard_store_too: bool = False, more_retries: int = 0) -> Steps:
+        """Run it again as after a user's clear, or as Airflow 2 does when it overturns a success.
+
+        :param more_retries: so many are deployed after the clear.
+        """
         is_overturned = IS_AIRFLOW_2 and self.ending["ended"] == "success"
         if not (is_overturned and self.setting.randomness.random() < 0.5):
             # Below Airflow 3.2 a run that was queued again by hand does not count the clear of its task.
-            self._dag_run["clear_number"] += self.setting.has_store or self.setting.randomness.random() < 0.5
-            self._max_tries = self._try_number + self.tries - 1
+            is_counted = self.setting.has_store or more_retries or self.setting.randomness.random() < 0.5
+            self._dag_run["clear_number"] += int(bool(is_counted))
+            self._max_tries = self._try_number + self._retries
+            self._retries += more_retries
             self._dag_run["start_date"] = datetime.now(UTC)
         if discard_store_too:
             self.setting.states.discard(self.name)
@@ -146,7 +151,7 @@ class Task:
                 task=self.name,
                 try_number=self._try_number,
                 max_tries=self._max_tries,
-                retries=self.tries - 1,
+                retries=self._retries,
                 started_at=self._started_at,
                 dag_run=self._dag_run,
                 operator=self.operator,

@@ -117,6 +117,19 @@ def review_rows() -> list[Row]:
             account={"topup_outcome": one_of("void", "uncollectible")},
         ),
         reviewed(
+            "payment is void, after a lost response that nothing waits for",
+            any_lost_and_charged,
+            account={"topup_outcome": one_of("void", "uncollectible"), "settle_seconds": 0},
+            operator={"wait_for_completion": False},
+            says=("The card was not charged",),
+        ),
+        reviewed(
+            "POST lost, the invoice is in another currency",
+            any_lost_and_charged,
+            account={"currency": "sek", "fee_percent": one_of(0.0, 100.0)},
+            says=("due with another amount", "{invoice}"),
+        ),
+        reviewed(
             "card requires 3-D Secure",
             account={"topup_outcome": "requires_action"},
             operator={"timeout": 0.6},
@@ -180,6 +193,7 @@ def longer_rows() -> list[Row]:
     return [
         Row("cleared after success", story=cleared),
         Row("cleared after success, store discarded", story=_cleared_and_discarded),
+        Row("cleared after success, store discarded, retries raised", story=_cleared_with_more_retries),
         Row("cleared after a lost response", (any_lost_and_charged,), story=cleared),
         Row("cleared after a lost response, store discarded", lost, story=_cleared_and_discarded),
         Row(
@@ -224,6 +238,14 @@ def longer_rows() -> list[Row]:
             story=_mapped,
         ),
         Row("two Dag runs", story=_two_runs),
+        Row(
+            "two Dag runs, the second between two tries of the first",
+            (
+                post({**_REFUSED, "status": 429}),
+                {"operation": "getTopupEligibility", "kind": "hang", "skip": 1},
+            ),
+            story=_one_run_between_two_tries,
+        ),
         Row("two Dag runs, responses lost", (any_lost_and_charged, any_lost_and_charged), story=_two_runs),
         Row("two Dag runs, second POST not made", ({**LOST_AND_NOT_CHARGED, "skip": 1},), story=_two_runs),
         Row(
@@ -245,6 +267,23 @@ def _cleared_and_discarded(trial: Trial) -> Steps:
     task = trial.task()
     yield from task.run()
     yield from task.clear(discard_store_too=True)
+
+
+def _cleared_with_more_retries(trial: Trial) -> Steps:
+    task = trial.task()
+    yield from task.run()
+    yield from task.clear(discard_store_too=True, more_retries=task.setting.randomness.choice([1, 2]))
+
+
+def _one_run_between_two_tries(trial: Trial) -> Steps:
+    first, second = trial.task("run 1"), trial.task("run 2")
+
+    def after_a_try() -> Steps:
+        while not first.endings:
+            yield from pause(0.02)
+        yield from second.run()
+
+    yield from together(first.run(), after_a_try())
 
 
 def _mapped(trial: Trial) -> Steps:

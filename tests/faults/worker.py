@@ -217,6 +217,7 @@ def run_task(job: Job, line: Line) -> None:
     if IS_AIRFLOW_2:
         task_journal._is_given_up = lambda ti: ti.is_given_up()
         dag_run._last_success = lambda ti: ti.last_success()
+        dag_run._first_logged = lambda ti: None
     befalls: Callable[[str], str] = (lambda point: "") if job.has_store else fate.reached
     task_journal.Variables = Variables(line, job.task, befalls)  # type: ignore[assignment,misc]
     try:
