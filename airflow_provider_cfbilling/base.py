@@ -49,7 +49,30 @@ class DeferrableMixin:
         if _resumed_with(_TRIGGER_FAILED, next_method, next_kwargs):
             lines = [line for line in (next_kwargs or {}).get("traceback") or () if line.strip()]
             return self.execute_without_trigger(context, lines[-1].strip() if lines else "it failed")
+        if trigger_timed_out(next_method, next_kwargs):
+            self._wait_timed_out(context)
         return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]
+
+    def _wait_timed_out(self, context: Context) -> None:
+        """Fail in the task's own words, or leave it to Airflow: the wait has taken too long."""
+
+
+class TolerantTemplatesMixin:
+    """A task that may not need its templates any more: it goes on from what an earlier process recorded.
+
+    :ivar unrendered: why a template could not be rendered.
+    """
+
+    log: Any
+    unrendered: Exception | None = None
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render what can be rendered."""
+        try:
+            super().render_template_fields(context, jinja_env)  # type: ignore[misc]
+        except Exception as error:
+            self.log.warning("A template cannot be rendered: %s: %s", type(error).__name__, error)
+            self.unrendered = error
 
 
 def trigger_timed_out(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:

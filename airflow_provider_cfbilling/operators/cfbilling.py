@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin, trigger_timed_out
+from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin, TolerantTemplatesMixin
 from airflow_provider_cfbilling.charging.errors import (
     ChargeDeadlinePassed,
     ConnectionUnreadableError,
@@ -50,7 +50,7 @@ class CfBillingBaseOperator(CfBillingHookMixin, BaseOperator):
         self.account_id = account_id
 
 
-class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
+class CfBillingCreateTopupOperator(DeferrableMixin, TolerantTemplatesMixin, CfBillingBaseOperator):
     """Charge a card and add the amount to the account's AI Gateway credits.
 
     One task of one Dag run charges at most once, however often Airflow runs it again; to charge again, start
@@ -141,7 +141,6 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
             validation.seconds("unknown_outcome_window", unknown_outcome_window) or 600
         )
         self._running: TopupProtocol | None = None
-        self._unrendered: Exception | None = None
         self.pushed: dict[str, Any] | None = None
         """The XComs of this try, once its process knows them: those from before a deferral it does not."""
 
@@ -171,29 +170,18 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
         self._wait_here(reason)
         return self._execute(context, cleared=True)  # an earlier process of this try may have charged
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume a deferred task; say whether money moved if Airflow has ended its wait."""
-        if not trigger_timed_out(next_method, next_kwargs):
-            return super().resume_execution(next_method, next_kwargs, context)
-        protocol = self._protocol(context)
-        with airflow_errors():
-            protocol.begin(cleared=True, began_at=dag_run_began_at(context))
-        raise AirflowException(f"The task's execution_timeout passed while it waited. {protocol.money()}")
-
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Render what must be known before a charge: a try that goes on from a record needs none of it."""
-        try:
-            super().render_template_fields(context, jinja_env)
-        except Exception as error:
-            self.log.warning("A template cannot be rendered: %s: %s", type(error).__name__, error)
-            self._unrendered = error
-
     def on_kill(self) -> None:
         """Say what becomes of the charge when the task is ended from outside."""
         if self._running:
             self._running.log_money()
         else:
             self.log.warning("%s", AFTER_KILL)
+
+    def _wait_timed_out(self, context: Context) -> NoReturn:
+        protocol = self._protocol(context)
+        with airflow_errors():
+            protocol.begin(cleared=True, began_at=dag_run_began_at(context))
+        raise AirflowException(f"The task's execution_timeout passed while it waited. {protocol.money()}")
 
     def _execute(self, context: Context, *, cleared: bool) -> dict[str, Any]:
         with airflow_errors():
@@ -279,8 +267,8 @@ class CfBillingCreateTopupOperator(DeferrableMixin, CfBillingBaseOperator):
     def _order(self, context: Context) -> TopupOrder:
         from airflow_provider_cfbilling.charging.order import TopupOrder
 
-        if self._unrendered:
-            raise self._unrendered
+        if self.unrendered:
+            raise self.unrendered
         return TopupOrder(
             amount_cents=self.amount_cents,
             target_balance_cents=self.target_balance_cents,

@@ -98,14 +98,8 @@ REQUIRED = {
     "getInvoiceHistory": [
         "invoices",
         "invoices[0].amount_due",
-        "invoices[0].amount_paid",
-        "invoices[0].amount_remaining",
-        "invoices[0].currency",
         "pagination",
         "pagination.has_more",
-        "pagination.page",
-        "pagination.per_page",
-        "pagination.total_count",
     ],
     "getInvoicePreview": [
         "id",
@@ -138,19 +132,25 @@ OPTIONAL = {
     "getTopupConfig": ["amount", "threshold", "error", "disabledReason", "lastFailedAt"],
     "getCreditBalance": ["payment_method", "payment_method.brand", "first_topup_success"],
     "getInvoiceHistory": [
-        f"invoices[0].{name}"
-        for name in (
-            "id",
-            "created",
-            "created_by",
-            "status",
-            "attempted",
-            "attempt_count",
-            "auto_advance",
-            "description",
-            "invoice_origin",
-            "invoice_pdf",
-        )
+        *(f"pagination.{name}" for name in ("page", "per_page", "total_count")),
+        *(
+            f"invoices[0].{name}"
+            for name in (
+                "amount_paid",
+                "amount_remaining",
+                "currency",
+                "id",
+                "created",
+                "created_by",
+                "status",
+                "attempted",
+                "attempt_count",
+                "auto_advance",
+                "description",
+                "invoice_origin",
+                "invoice_pdf",
+            )
+        ),
     ],
     "getInvoicePreview": ["invoice_lines[0].description", "invoice_lines[0].pricing.unit_amount_decimal"],
     "getSpendingLimit": ["config.amount", "config.duration", "config.strategy"],

@@ -228,9 +228,9 @@ class Trial:
         return ("right" if expected == "skipped" else "needs a person"), ""
 
     def _takes_for_its_own(self, task: Task, charges: list[Charge]) -> bool:
-        """Return whether a task leaves another's smaller charge to a person: it may be its own, lowered."""
+        """Return whether a task leaves another's charge to a person: it may be its own."""
         said = task.ending.get("message", "")
-        return "due with less" in said and any(charge.invoice_id in said for charge in charges)
+        return "due with another amount" in said and any(charge.invoice_id in said for charge in charges)
 
     def _machine_is_slow(self) -> bool:
         """Whether the lab's limits of a second or so are none that a process can keep now."""

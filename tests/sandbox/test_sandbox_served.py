@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
+from airflow_provider_cfbilling.sandbox.models import Account
 
 COMMAND = [sys.executable, "-m", "airflow_provider_cfbilling.sandbox"]
 
@@ -111,17 +112,21 @@ def test_page_uses_only_known_switches(sandbox: Sandbox):
     for action in re.findall(r'autoTopup\("(\w+)"\)', page):
         sandbox.auto_topup(action)
     switches = [from_javascript(each) for each in re.findall(r"configure\((\{.*?\})\)", page)]
-    for each in switches:
+    (usual,) = (from_javascript(each) for each in re.findall(r"const USUAL = (\{.*?\});", page))
+    for each in (*switches, usual):
         sandbox.configure(**each)
-    faults = [from_javascript(each) for each in re.findall(r'send\("faults", (\{.*?\})\)', page)]
+    faults = [
+        {"operation": operation, "kind": kind, **from_javascript(details)}
+        for operation, kind, details in re.findall(r'fault\("(\S+)", "(\w+)", (\{.*?\})\)', page)
+    ]
     for each in faults:
         sandbox.fault(**each)
     for name in re.findall(r"\bstate\.(\w+)", page):
         assert name in sandbox.state()
     assert {"next_topup_outcome": "declined", "declined_leaves": "void"} in switches
-    assert [each["credit_cents"] for each in switches if "credit_cents" in each] == [2625, 0]
-    assert [each["fee_percent"] for each in switches if "fee_percent" in each] == [0, 5]
-    assert {"status_lag_seconds": 5} in switches
+    assert usual == {name: getattr(Account(), name) for name in usual}
+    assert {name for each in switches for name in each} >= set(usual)
+    assert len(faults) == 6
     assert [each["operation"] for each in faults if each.get("times", 1) is None] == [
         "getTopupEligibility",
         "getTopupLimits",
