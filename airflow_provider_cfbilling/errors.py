@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cfbilling.api.errors import CfBillingError
-from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, TopupNotNeeded
+from airflow_provider_cfbilling.charging.endings import ChargeDeadlinePassed, TopupNotNeeded
 
 AFTER_KILL = (
     "Task killed. A charge that was made is not reversed; running the task again resumes the same top-up."

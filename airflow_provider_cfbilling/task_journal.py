@@ -72,7 +72,7 @@ def _is_given_up(ti: Any) -> bool:
     from airflow.utils.session import create_session
 
     with create_session() as session:  # the column: the session may know this task by an older state
-        query = session.query(type(ti).try_number).filter_by(**dict(zip(_IDS, _ids(ti), strict=True)))
+        query = session.query(type(ti).try_number).filter_by(**dict(zip(_IDS, _task_ids(ti), strict=True)))
         return bool(query.scalar() != ti.try_number)
 
 
@@ -91,12 +91,12 @@ def _is_recorded(ti: Any) -> bool:
 
 class _AfterSuccess:
     def __init__(self, ti: Any, call: Callable[[], None]) -> None:
-        self._ids = _ids(ti)
+        self._ids = _task_ids(ti)
         self._call: Callable[[], None] | None = call
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        if not self._call or _ids(task_instance) != self._ids:
+        if not self._call or _task_ids(task_instance) != self._ids:
             return
         call, self._call = self._call, None
         with _harmless():
@@ -104,7 +104,7 @@ class _AfterSuccess:
                 call()
 
 
-def _ids(ti: Any) -> list[Any]:
+def _task_ids(ti: Any) -> list[Any]:
     return [getattr(ti, name) for name in _IDS]
 
 
@@ -158,7 +158,7 @@ class Variables:
     def of(cls, context: Context) -> Variables:
         """Return those of the task that runs."""
         ti: Any = context["ti"]
-        digest = hashlib.sha256(json.dumps(_ids(ti)).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(json.dumps(_task_ids(ti)).encode()).hexdigest()[:32]
         task = f"task {ti.task_id} of Dag {ti.dag_id}, run {ti.run_id}"
         if ti.map_index >= 0:
             task += f", map index {ti.map_index}"

@@ -41,11 +41,11 @@ def cents(name: str, value: object) -> float | None:
 def amount_cents(value: object) -> int:
     """Return an amount that can be charged: whole cents, at least 1000 ($10.00)."""
     name = "amount_cents"
-    number = None if is_absent(value) else _number(value)
+    number = None if is_absent(value) else _number_of(value)
     if not isinstance(number, int) or number > _MAX_NUMBER:
-        raise _refusal(name, "must be a whole number of cents (1000 is $10.00)", value)
+        raise _invalid(name, "must be a whole number of cents (1000 is $10.00)", value)
     if number < MIN_TOPUP_CENTS:
-        raise _refusal(name, f"must be at least {MIN_TOPUP_CENTS} ($10.00)", value)
+        raise _invalid(name, f"must be at least {MIN_TOPUP_CENTS} ($10.00)", value)
     return number
 
 
@@ -61,11 +61,11 @@ def days(name: str, value: object) -> float | None:
 
 def number(name: str, value: object, low: float, high: float, unit: str, *, whole: bool = False) -> float:
     """Return a number from ``low`` to ``high``."""
-    read = _number(value)
+    read = _number_of(value)
     if read is None or (whole and not isinstance(read, int)):
-        raise _refusal(name, "must be a whole number" if whole else f"must be a number of {unit}", value)
+        raise _invalid(name, "must be a whole number" if whole else f"must be a number of {unit}", value)
     if not low <= read <= high:
-        raise _refusal(name, f"must be from {low:g} to {high:g} {unit}", value)
+        raise _invalid(name, f"must be from {low:g} to {high:g} {unit}", value)
     return read
 
 
@@ -81,7 +81,7 @@ def timestamp(name: str, value: object) -> datetime | None:
     except ValueError:
         pass
     shape = "must be a datetime with a time zone, or its text such as 2026-01-31T00:00:00+00:00"
-    raise _refusal(name, shape, value)
+    raise _invalid(name, shape, value)
 
 
 def stripe_id(name: str, value: object) -> str | None:
@@ -90,7 +90,7 @@ def stripe_id(name: str, value: object) -> str | None:
         return None
     text = value.strip() if isinstance(value, str) else value
     if not is_stripe_id(text):
-        raise _refusal(name, "must be an id made of letters, digits, _ and -", value)
+        raise _invalid(name, "must be an id made of letters, digits, _ and -", value)
     return text
 
 
@@ -105,7 +105,7 @@ def account_id(value: object) -> str | None:
         return None
     text = value.strip().lower() if isinstance(value, str) else ""
     if not _ACCOUNT_ID.fullmatch(text):
-        raise _refusal("account id", _ACCOUNT_ID_SHAPE, value)
+        raise _invalid("account id", _ACCOUNT_ID_SHAPE, value)
     return text
 
 
@@ -129,7 +129,7 @@ def text(name: str, value: object) -> str | None:
     if is_absent(value):
         return None
     if not isinstance(value, str):
-        raise _refusal(name, "must be text", value)
+        raise _invalid(name, "must be text", value)
     return value.strip()
 
 
@@ -139,7 +139,7 @@ def choice(name: str, value: object, options: Sequence[str]) -> str | None:
         return None
     stripped = value.strip() if isinstance(value, str) else value
     if stripped not in options:
-        raise _refusal(name, f"must be one of {', '.join(options)}", value)
+        raise _invalid(name, f"must be one of {', '.join(options)}", value)
     return str(stripped)
 
 
@@ -147,20 +147,20 @@ def boolean(name: str, value: object) -> bool:
     """Return True or False. Nothing else will do: the text "False" is true in Python."""
     if not isinstance(value, bool):
         shape = "must be True or False, known when the Dag is parsed (no text, no template)"
-        raise _refusal(name, shape, value)
+        raise _invalid(name, shape, value)
     return value
 
 
 def _above_zero(name: str, value: object, what: str, unit: timedelta | None = None) -> float | None:
     if is_absent(value):
         return None
-    number = value / unit if unit and isinstance(value, timedelta) else _number(value)
+    number = value / unit if unit and isinstance(value, timedelta) else _number_of(value)
     if number is None or not 0 < number <= _MAX_NUMBER:
-        raise _refusal(name, f"must be a number of {what}", value)
+        raise _invalid(name, f"must be a number of {what}", value)
     return number
 
 
-def _number(value: object) -> int | float | None:
+def _number_of(value: object) -> int | float | None:
     """Return the number that ``value`` is or says, a whole one as an ``int``; None if it is none."""
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value.strip()):
@@ -177,7 +177,7 @@ def _number(value: object) -> int | float | None:
         return None
 
 
-def _refusal(name: str, shape: str, value: object) -> CfBillingInvalidRequestError:
+def _invalid(name: str, shape: str, value: object) -> CfBillingInvalidRequestError:
     try:
         shown = f"{value!r:.60}"
     except Exception:  # its own code cannot show it

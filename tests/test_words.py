@@ -1,5 +1,6 @@
 """Code, tests and documentation use the words of Airflow, Stripe and Cloudflare."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,3 +51,12 @@ def test_identifiers_say_topup() -> None:
     """Prose says "top-up" and "top up"; names have one spelling."""
     found = [str(path) for path in texts() if re.search(r"top_up|TopUp", path.read_text())]
     assert found == []
+
+
+def test_no_two_classes_or_functions_share_a_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "airflow_provider_cfbilling").rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}

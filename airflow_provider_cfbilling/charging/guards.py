@@ -16,7 +16,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingInvalidRequestError
 from airflow_provider_cfbilling.api.models import CreditBalance, TopupLimits
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.charging.errors import ChargeDeadlinePassed, TopupNotNeeded
+from airflow_provider_cfbilling.charging.endings import ChargeDeadlinePassed, TopupNotNeeded
 from airflow_provider_cfbilling.charging.history import invoices_since
 from airflow_provider_cfbilling.charging.order import BudgetPeriod, TopupOrder
 from airflow_provider_cfbilling.charging.reconcile import DEAD

@@ -29,7 +29,7 @@ from airflow_provider_cfbilling.api.errors import (
 )
 from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
 from airflow_provider_cfbilling.api.money import cents_and_dollars
-from airflow_provider_cfbilling.charging.errors import (
+from airflow_provider_cfbilling.charging.endings import (
     ChargeUnconfirmedError,
     ConnectionUnreadableError,
     ManualReviewRequiredError,
@@ -127,7 +127,7 @@ class TopupProtocol:
             raise
         except Exception as error:
             raise RecordError(
-                f"The record of this top-up could not be read or written: {_described(error)}. This try has "
+                f"The record of this top-up could not be read or written: {_text_of(error)}. This try has "
                 "sent nothing; what an earlier one has done is in the record, from which a retry goes on"
             ) from error
         self._latest = None if record.cleared else record
@@ -234,7 +234,7 @@ class TopupProtocol:
         try:
             self._journal.forget()
         except Exception as error:
-            self._log.warning("The record of this top-up could not be removed: %s", _described(error))
+            self._log.warning("The record of this top-up could not be removed: %s", _text_of(error))
 
     def sleep(self, seconds: float) -> None:
         """Wait until the next step."""
@@ -380,7 +380,7 @@ class TopupProtocol:
             raise
         except Exception as error:
             raise RecordError(
-                f"The record of this top-up could not be written: {_described(error)}. {consequence}"
+                f"The record of this top-up could not be written: {_text_of(error)}. {consequence}"
             ) from error
         self._latest = record
 
@@ -460,8 +460,7 @@ class TopupProtocol:
         if found.suspects:
             why = "account credit or a coupon may have lowered it" if is_recorded else "it may be that charge"
             raise ManualReviewRequiredError(
-                f"{sent}. {_invoices(found.suspects)} from that time, due with another amount ({why}): "
-                f"{UNKNOWN}"
+                f"{sent}. {_which(found.suspects)} from that time, due with another amount ({why}): {UNKNOWN}"
             )
         if not found.complete:
             raise ManualReviewRequiredError(
@@ -600,12 +599,12 @@ class TopupProtocol:
         try:
             self._journal.write(record)
         except Exception as error:
-            self._log.warning("Could not record that the top-up is %s: %s", record.state, _described(error))
+            self._log.warning("Could not record that the top-up is %s: %s", record.state, _text_of(error))
 
 
-def _described(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _invoices(ids: tuple[str, ...]) -> str:
+def _which(ids: tuple[str, ...]) -> str:
     return f"Invoice {ids[0]} is" if len(ids) == 1 else f"Invoices {', '.join(ids)} are"

@@ -67,10 +67,10 @@ def find_candidate_invoices(
     too_large = [each for each in comparable if each.amount_due_cents > most] if is_recorded else []
     return ReconcileResult(
         candidates=tuple(candidates),
-        suspects=_ids(each for each in unknown if each not in candidates and each not in too_large),
+        suspects=_invoice_ids(each for each in unknown if each not in candidates and each not in too_large),
         complete=recent.complete,
         at=recent.server_time.timestamp(),
-        invoices=_ids(recent.invoices),
+        invoices=_invoice_ids(recent.invoices),
     )
 
 
@@ -80,8 +80,10 @@ def snapshot_invoices(client: CfBillingClient) -> ReconcileResult:
     :raises CfBillingError: the history could not be read.
     """
     recent = invoices_since(client, None, "manual")
-    return ReconcileResult((), (), recent.complete, recent.server_time.timestamp(), _ids(recent.invoices))
+    return ReconcileResult(
+        (), (), recent.complete, recent.server_time.timestamp(), _invoice_ids(recent.invoices)
+    )
 
 
-def _ids(invoices: Iterable[Invoice]) -> tuple[str, ...]:
+def _invoice_ids(invoices: Iterable[Invoice]) -> tuple[str, ...]:
     return tuple(invoice.id for invoice in invoices if invoice.id)

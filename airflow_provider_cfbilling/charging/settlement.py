@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingNotFoundError
-from airflow_provider_cfbilling.charging.errors import PaymentFailedError
+from airflow_provider_cfbilling.charging.endings import PaymentFailedError
 from airflow_provider_cfbilling.charging.reconcile import DEAD
 
 # For so long after its acceptance a top-up may not be known everywhere yet, in seconds.

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
-from airflow_provider_cfbilling.charging.errors import SupersededError
+from airflow_provider_cfbilling.charging.endings import SupersededError
 from airflow_provider_cfbilling.charging.journal import Record
 
 # A try that dies before it writes anything leaves a gap in the numbers, and Airflow's restart may skip one.

@@ -150,7 +150,7 @@ class CfBillingHook(BaseHook):
             return False, str(error)
         return True, (
             f"Connected. Balance: {dollars(balance.balance_cents)}. "
-            f"Auto top-up: {_described(balance.topup_config)}."
+            f"Auto top-up: {_auto_topup_described(balance.topup_config)}."
         )
 
 
@@ -206,7 +206,7 @@ def _refuse_unused(connection: Connection) -> None:
             )
 
 
-def _described(config: TopupConfig) -> str:
+def _auto_topup_described(config: TopupConfig) -> str:
     match config.state:
         case "disabled":
             return f"switched off by Cloudflare ({config.disabled_reason})"

@@ -11,7 +11,7 @@ from airflow_provider_cfbilling import validation
 from airflow_provider_cfbilling.api.errors import CfBillingError
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.base import CfBillingHookMixin, DeferrableMixin, TolerantTemplatesMixin
-from airflow_provider_cfbilling.charging.errors import (
+from airflow_provider_cfbilling.charging.endings import (
     ChargeDeadlinePassed,
     ConnectionUnreadableError,
     TopupNotNeeded,

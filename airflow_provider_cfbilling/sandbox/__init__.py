@@ -15,7 +15,7 @@ or, in a test::
 Its ledger, not its responses, says what was charged. Serving needs the extra ``sandbox``; importing does not.
 """
 
-from airflow_provider_cfbilling.sandbox.client import SandboxClient
 from airflow_provider_cfbilling.sandbox.server import Sandbox
+from airflow_provider_cfbilling.sandbox.steering import SandboxClient
 
 __all__ = ["Sandbox", "SandboxClient"]

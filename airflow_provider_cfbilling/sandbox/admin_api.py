@@ -91,7 +91,7 @@ class _AdminApi:
 
     async def requests(self, request: Request) -> object:
         operation = request.query_params.get("operation")
-        return _dicts(self._state.ledger.requests(_known(operation) if operation else None))
+        return _dicts(self._state.ledger.requests(_known_operation(operation) if operation else None))
 
     async def configure_account(self, request: Request) -> object:
         account_id = request.path_params["account_id"]
@@ -117,7 +117,7 @@ class _AdminApi:
     async def add_fault(self, request: Request) -> object:
         fault = checked(Fault, await _body(request))
         if fault.operation != "*":
-            _known(fault.operation)
+            _known_operation(fault.operation)
         self._state.faults.add(fault)
         return asdict(fault)
 
@@ -138,7 +138,7 @@ async def _body(request: Request) -> dict[str, Any]:
     return json_object(request.headers.get("content-type", ""), await request.body())
 
 
-def _known(operation: str) -> str:
+def _known_operation(operation: str) -> str:
     if operation not in OPERATION_IDS:
         raise ValueError(f"unknown operation {operation!r}; known: {', '.join(OPERATION_IDS)}")
     return operation

@@ -61,7 +61,7 @@ def authorize(
             raise _foreign()
         return account
     if credentials.token not in tokens:
-        if _malformed(credentials.token, tokens, {GLOBAL_API_KEY}, _KEY):
+        if _is_malformed(credentials.token, tokens, {GLOBAL_API_KEY}, _KEY):
             raise _bad_headers(_BAD_TOKEN)
         raise RefusalError(403, 9109, "Invalid access token")
     if account is None or credentials.token not in (account.token, account.read_token):
@@ -82,7 +82,7 @@ def _check_key(email: str | None, key: str | None, tokens: Set[str]) -> None:
     if key is None:
         raise RefusalError(400, 9107, "Missing X-Auth-Key header")
     bad = [_BAD_EMAIL] if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) else []
-    if _malformed(key, {GLOBAL_API_KEY}, tokens, _TOKEN):
+    if _is_malformed(key, {GLOBAL_API_KEY}, tokens, _TOKEN):
         bad.append(_BAD_KEY)
     if bad:
         raise _bad_headers(*bad)
@@ -90,7 +90,7 @@ def _check_key(email: str | None, key: str | None, tokens: Set[str]) -> None:
         raise RefusalError(403, 9103, "Unknown X-Auth-Key or X-Auth-Email")
 
 
-def _malformed(secret: str, known: Set[str], others: Set[str], other_form: re.Pattern[str]) -> bool:
+def _is_malformed(secret: str, known: Set[str], others: Set[str], other_form: re.Pattern[str]) -> bool:
     """Whether a secret cannot be of its kind: of the other kind, cut off, or with something around it.
 
     The real API counts characters, which the sandbox's own secrets do not have.

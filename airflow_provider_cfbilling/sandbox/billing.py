@@ -11,7 +11,7 @@ from airflow_provider_cfbilling.sandbox.ledger import Ledger
 from airflow_provider_cfbilling.sandbox.models import (
     Account,
     AutoTopup,
-    Invoice,
+    LedgerInvoice,
     Origin,
     PastInvoice,
 )
@@ -37,14 +37,14 @@ class Billing:
         self._ledger = ledger
         self._clock = clock
 
-    def topup(self, account_id: str, amount_cents: int, origin: Origin = "manual") -> Invoice:
+    def topup(self, account_id: str, amount_cents: int, origin: Origin = "manual") -> LedgerInvoice:
         """Charge a card: one invoice, one charge. Raises :class:`CardDeclinedError`."""
         account = self._account(account_id)
         outcome = account.next_topup_outcome or account.topup_outcome
         if account.next_topup_outcome:
             self._ledger.save_account(account_id, replace(account, next_topup_outcome=None))
         now = self._clock()
-        invoice = Invoice(
+        invoice = LedgerInvoice(
             id=_new_invoice_id(),
             account_id=account_id,
             amount_cents=amount_cents,
@@ -66,12 +66,12 @@ class Billing:
             self._ledger.add_charge(invoice, now)
         return invoice
 
-    def add_past_invoice(self, account_id: str, past: PastInvoice) -> Invoice:
+    def add_past_invoice(self, account_id: str, past: PastInvoice) -> LedgerInvoice:
         """Put an invoice into the history of an account."""
         self._account(account_id)
         created = self._clock() if past.created is None else past.created
         due = past.amount_cents if past.amount_due_cents is None else past.amount_due_cents
-        invoice = Invoice(
+        invoice = LedgerInvoice(
             id=_new_invoice_id(),
             account_id=account_id,
             amount_cents=past.amount_cents,
@@ -86,7 +86,7 @@ class Billing:
         self._ledger.add_invoice(invoice)
         return invoice
 
-    def change_auto_topup(self, account_id: str, change: AutoTopup) -> Invoice | None:
+    def change_auto_topup(self, account_id: str, change: AutoTopup) -> LedgerInvoice | None:
         """Let something happen to the auto top-up of an account; ``perform`` gives the invoice, if any."""
         if change.action == "perform":
             configured = self._account(account_id).topup_config.get("amount")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields, replace
 from pathlib import Path
 
-from airflow_provider_cfbilling.sandbox.models import Account, Charge, Invoice, SeenRequest
+from airflow_provider_cfbilling.sandbox.models import Account, Charge, LedgerInvoice, SeenRequest
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (id TEXT PRIMARY KEY, settings TEXT NOT NULL);
@@ -91,11 +91,11 @@ class Ledger:
 
     # invoices and charges
 
-    def add_invoice(self, invoice: Invoice) -> None:
+    def add_invoice(self, invoice: LedgerInvoice) -> None:
         marks = ", ".join("?" for _ in fields(invoice))
         self._run(f"INSERT INTO invoices VALUES ({marks})", *astuple(invoice))  # noqa: S608 - question marks
 
-    def add_charge(self, invoice: Invoice, at: float) -> None:
+    def add_charge(self, invoice: LedgerInvoice, at: float) -> None:
         """Record that an invoice's amount was charged at that Unix time."""
         self._run(
             "INSERT INTO charges (account_id, amount_cents, at, invoice_id) VALUES (?, ?, ?, ?)",
@@ -105,13 +105,13 @@ class Ledger:
             invoice.id,
         )
 
-    def invoices(self, account_id: str | None = None) -> list[Invoice]:
+    def invoices(self, account_id: str | None = None) -> list[LedgerInvoice]:
         """Newest first."""
         rows = self._run(
             "SELECT * FROM invoices WHERE ? IN (account_id, '') ORDER BY created DESC, rowid DESC",
             account_id or "",
         )
-        return [Invoice(**row) for row in rows]
+        return [LedgerInvoice(**row) for row in rows]
 
     def charges(self, account_id: str | None = None) -> list[Charge]:
         """Oldest first."""

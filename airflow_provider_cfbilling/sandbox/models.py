@@ -126,7 +126,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Invoice:
+class LedgerInvoice:
     """An invoice as the sandbox keeps it; times are Unix seconds.
 
     :param amount_cents: the credit bought.

@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_cfbilling.sandbox.billing import Billing, CardDeclinedError, new_client_secret
 from airflow_provider_cfbilling.sandbox.ledger import Ledger
-from airflow_provider_cfbilling.sandbox.models import PAYMENT_METHODS, Account, Invoice
+from airflow_provider_cfbilling.sandbox.models import PAYMENT_METHODS, Account, LedgerInvoice
 from airflow_provider_cfbilling.sandbox.responses import RefusalError, json_object
 
 _WINDOW_MS = {"hour": 3_600_000, "day": 86_400_000}
@@ -216,7 +216,7 @@ def _spend_dollars(number: int, grouping: str, account: Account) -> float:
     return round(a_day * _WINDOW_MS[grouping] / _WINDOW_MS["day"], 6)
 
 
-def _invoice_json(invoice: Invoice, account: Account) -> dict[str, Any]:
+def _invoice_json(invoice: LedgerInvoice, account: Account) -> dict[str, Any]:
     due = invoice.amount_due_cents
     paid = due if invoice.status == "paid" else 0
     required = {"amount_due": due, "amount_paid": paid, "amount_remaining": due - paid}

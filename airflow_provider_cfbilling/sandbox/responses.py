@@ -57,7 +57,7 @@ def json_object(content_type: str, body: bytes) -> dict[str, Any]:
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise ValueError("the content type must be application/json")
     try:
-        value = json.loads(body, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        value = json.loads(body, object_pairs_hook=_distinct, parse_constant=_no_nan)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
@@ -72,5 +72,5 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _no_constant(name: str) -> None:
+def _no_nan(name: str) -> None:
     raise ValueError(f"{name} is not JSON")

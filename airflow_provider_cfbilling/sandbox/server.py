@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from airflow_provider_cfbilling.sandbox.client import SandboxClient
 from airflow_provider_cfbilling.sandbox.models import Account
+from airflow_provider_cfbilling.sandbox.steering import SandboxClient
 
 _START_TIMEOUT = 10.0  # seconds
 
@@ -39,7 +39,7 @@ class Sandbox(SandboxClient):
         rate_window_seconds: float = 300.0,
     ) -> None:
         # Only who serves a sandbox needs its web framework.
-        from airflow_provider_cfbilling.sandbox.app import build_server
+        from airflow_provider_cfbilling.sandbox.asgi import build_server
         from airflow_provider_cfbilling.sandbox.state import SandboxState, ServerSettings
 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -45,7 +45,7 @@ _CONNECTION_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Account:
+class AccountCredits:
     """What is known of one connection's account.
 
     :param balance: None if it was never read.
@@ -109,14 +109,14 @@ class _LastRead:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._results: dict[Callable[..., Any], PollResult] = {}
-        self._account: Account | None = None
+        self._account: AccountCredits | None = None
 
     def add(self, query: Callable[..., Any], result: PollResult) -> None:
         if self._results.get(query) is not result:
             self._results[query] = result
             self._account = None
 
-    def account(self, conn_id: str, problem: str | None) -> Account:
+    def account(self, conn_id: str, problem: str | None) -> AccountCredits:
         """Return all of it. Sums over 700 hours of usage are made once a read, not once a viewer."""
         if self._account is None:
             self._account = _account(conn_id, {query: each.value for query, each in self._results.items()})
@@ -142,7 +142,9 @@ async def readable_connections(user: Any) -> list[Connection]:
     if not conf.getboolean("core", "multi_team", fallback=False):
         named = await asyncio.gather(*map(_from_secrets, set(_named())))
         found |= {connection.conn_id: connection for connection in named if connection}
-    return await run_in_threadpool(lambda: [each for each in found.values() if _may_read(each, user)])
+    return await run_in_threadpool(
+        lambda: [each for each in found.values() if _may_read_connection(each, user)]
+    )
 
 
 def _stored() -> list[Connection]:
@@ -179,31 +181,31 @@ async def _from_secrets(conn_id: str) -> Connection | None:
     return connection if connection and connection.conn_type == CfBillingHook.conn_type else None
 
 
-def _may_read(connection: Connection, user: Any) -> bool:
+def _may_read_connection(connection: Connection, user: Any) -> bool:
     team = getattr(connection, "team_name", None)  # Airflow 3.2 and later
     details = ConnectionDetails(conn_id=connection.conn_id, **({"team_name": team} if team else {}))
     return bool(get_auth_manager().is_authorized_connection(method="GET", user=user, details=details))
 
 
-async def read_accounts(connections: list[Connection]) -> list[Account]:
+async def read_accounts(connections: list[Connection]) -> list[AccountCredits]:
     """Read all accounts at once; none takes longer than five seconds."""
     return list(await asyncio.gather(*map(_read_account, connections)))
 
 
-async def _read_account(connection: Connection) -> Account:
+async def _read_account(connection: Connection) -> AccountCredits:
     try:
         settings = await run_in_threadpool(settings_from_connection, connection)
     except Exception as error:  # of one connection, which must not hide the others
-        return Account(connection.conn_id, problem=_problem(error))
+        return AccountCredits(connection.conn_id, problem=_shown_problem(error))
     settings = replace(settings, read_timeout=min(settings.read_timeout, _READ_TIMEOUT_SECONDS))
     known = _last_read.get(connection.conn_id)
     if known is None or known.settings != settings:
         known = _last_read[connection.conn_id] = _LastRead(settings)
-    problems = await asyncio.gather(*(_read(settings, query, known) for query in _QUERIES))
+    problems = await asyncio.gather(*(_read_credits(settings, query, known) for query in _QUERIES))
     return known.account(connection.conn_id, next(filter(None, problems), None))
 
 
-async def _read(settings: Settings, query: Callable[..., Any], last: _LastRead) -> str | None:
+async def _read_credits(settings: Settings, query: Callable[..., Any], last: _LastRead) -> str | None:
     """Read, and keep what was read. Return what is wrong, if so."""
     try:
         polled = await asyncio.wait_for(
@@ -212,21 +214,21 @@ async def _read(settings: Settings, query: Callable[..., Any], last: _LastRead) 
     except TimeoutError:
         return f"Cloudflare has not responded within {_PATIENCE_SECONDS:g} s."
     if polled.error:
-        return _problem(polled.error)
+        return _shown_problem(polled.error)
     last.add(query, polled)
     return None
 
 
-def _problem(error: Exception) -> str:
+def _shown_problem(error: Exception) -> str:
     return str(error) if isinstance(error, CfBillingError) else described_error(error)
 
 
-def _account(conn_id: str, read: Mapping[Callable[..., Any], Any]) -> Account:
+def _account(conn_id: str, read: Mapping[Callable[..., Any], Any]) -> AccountCredits:
     balance, usage = read.get(get_balance), read.get(get_usage)
     manual, automatic = read.get(get_manual_invoices), read.get(get_automatic_invoices)
     today = (usage.server_time if usage else datetime.now(UTC)).astimezone(UTC).date()
     days = tuple(today - timedelta(days=back) for back in reversed(range(DAYS)))
-    return Account(
+    return AccountCredits(
         conn_id,
         balance=balance,
         runway=runway(balance.balance_cents, usage.history, usage.server_time) if balance and usage else None,

@@ -37,11 +37,11 @@ def dag_runs_of(invoices: Collection[str], user: Any) -> dict[str, tuple[str, st
     # JSON text in a JSON column; compared here, since no two databases compare JSON alike.
     found = {str(value).strip('"'): (dag_id, run_id) for dag_id, run_id, value in reversed(rows)}
     runs = {invoice: found[invoice] for invoice in invoices if invoice in found}
-    readable = {dag_id for dag_id in {dag_id for dag_id, _ in runs.values()} if _may_read(dag_id, user)}
+    readable = {dag_id for dag_id in {dag_id for dag_id, _ in runs.values()} if _may_read_dag(dag_id, user)}
     return {invoice: run for invoice, run in runs.items() if run[0] in readable}
 
 
-def _may_read(dag_id: str, user: Any) -> bool:
+def _may_read_dag(dag_id: str, user: Any) -> bool:
     # With teams, Airflow 3.2 and later, a Dag may belong to one.
     team = DagModel.get_team_name(dag_id) if hasattr(DagModel, "get_team_name") else None
     details = DagDetails(id=dag_id, **({"team_name": team} if team else {}))

@@ -13,7 +13,7 @@ from airflow_provider_cfbilling.ui.plots import Series, bars
 
 if TYPE_CHECKING:
     from airflow_provider_cfbilling.api.models import Invoice, TopupConfig
-    from airflow_provider_cfbilling.ui.accounts import Account
+    from airflow_provider_cfbilling.ui.accounts import AccountCredits
 
 FEW_DAYS = 5
 _MAX_ROWS = 5
@@ -66,7 +66,7 @@ _EMPTY = """<section><h2>No connection of type Cloudflare AI Gateway Billing tha
 <code>[cfbilling] page_connections</code> of Airflow's configuration.</p></section>"""
 
 
-def page(accounts: Sequence[Account], dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
+def page(accounts: Sequence[AccountCredits], dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
     """Return the accounts, the worst first.
 
     :param dag_runs: the Dag id and the run id for each invoice that a Dag run has charged.
@@ -76,7 +76,7 @@ def page(accounts: Sequence[Account], dag_runs: Mapping[str, tuple[str, str]], b
     return f'{_STYLE}<div class="cfbilling">{"".join(cards) or _EMPTY}</div>'
 
 
-def _how_well(account: Account) -> tuple[int, float, str]:
+def _how_well(account: AccountCredits) -> tuple[int, float, str]:
     days = account.runway.days_left if account.runway else None
     left = float("inf") if days is None else days
     if account.balance is None:
@@ -87,7 +87,7 @@ def _how_well(account: Account) -> tuple[int, float, str]:
     return 2 if needs_a_person else 3, left, account.conn_id
 
 
-def _card(account: Account, dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
+def _card(account: AccountCredits, dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
     age = account.age_seconds
     read = "" if age is None else f'<small data-age="{age:.0f}">Read {age:.0f} s ago</small>'
     parts = [f"<header><h2>{escape(account.conn_id)}</h2>{read}</header>"]
@@ -100,11 +100,11 @@ def _card(account: Account, dag_runs: Mapping[str, tuple[str, str]], base: str) 
     if account.spend or account.invoices:
         parts.append(f'<div class="plots">{_plots(account)}</div>')
     if account.invoices:
-        parts.append(_invoices(account, dag_runs, base))
+        parts.append(_invoices_table(account, dag_runs, base))
     return f"<section>{''.join(parts)}</section>"
 
 
-def _facts(account: Account) -> str:
+def _facts(account: AccountCredits) -> str:
     balance, runway = account.balance, account.runway
     if balance is None:
         return ""
@@ -132,7 +132,7 @@ def _facts(account: Account) -> str:
     return "".join(facts)
 
 
-def _days_left(account: Account) -> str:
+def _days_left(account: AccountCredits) -> str:
     runway = account.runway
     if runway is None or runway.days_left is None:
         return _fact("Days left", "∞", "nothing is spent")
@@ -160,7 +160,7 @@ def _fact(name: str, value: str, detail: str, *, is_bad: bool = False) -> str:
     return f"<div{kind}><dt>{name}</dt><dd><b>{escape(value)}</b><small>{escape(detail)}</small></dd></div>"
 
 
-def _plots(account: Account) -> str:
+def _plots(account: AccountCredits) -> str:
     days, since = account.days, account.complete_since
     topups = [
         Series("by Dags and people", "solid", _by_day(account.manual)),
@@ -191,7 +191,7 @@ def _by_day(invoices: Sequence[Invoice]) -> dict[date, float]:
     return cents
 
 
-def _invoices(account: Account, dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
+def _invoices_table(account: AccountCredits, dag_runs: Mapping[str, tuple[str, str]], base: str) -> str:
     automatic = {invoice.id for invoice in account.automatic}
     rows = "".join(
         _invoice(invoice, invoice.id in automatic, dag_runs.get(invoice.id or ""), base)

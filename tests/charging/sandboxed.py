@@ -12,7 +12,7 @@ from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.http import send_tracking
 from airflow_provider_cfbilling.charging import progress as progress_module
 from airflow_provider_cfbilling.charging import protocol as protocol_module
-from airflow_provider_cfbilling.charging.errors import NotChargedError
+from airflow_provider_cfbilling.charging.endings import NotChargedError
 from airflow_provider_cfbilling.charging.journal import Journal, Record
 from airflow_provider_cfbilling.charging.order import TopupOrder
 from airflow_provider_cfbilling.charging.progress import Progress

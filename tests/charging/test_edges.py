@@ -14,7 +14,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingPaymentDeclinedError,
     CfBillingPermissionError,
 )
-from airflow_provider_cfbilling.charging.errors import (
+from airflow_provider_cfbilling.charging.endings import (
     ChargeUnconfirmedError,
     ManualReviewRequiredError,
     RecordError,

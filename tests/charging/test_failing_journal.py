@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_cfbilling.api.errors import (
     CfBillingPaymentDeclinedError,
 )
-from airflow_provider_cfbilling.charging.errors import (
+from airflow_provider_cfbilling.charging.endings import (
     NotChargedError,
     RecordError,
 )

@@ -13,7 +13,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingInvalidRequestError,
     CfBillingUnavailableError,
 )
-from airflow_provider_cfbilling.charging.errors import TopupNotNeeded
+from airflow_provider_cfbilling.charging.endings import TopupNotNeeded
 from airflow_provider_cfbilling.charging.guards import check_order, period_start
 from airflow_provider_cfbilling.charging.order import BUDGET_PERIODS, TopupOrder
 from airflow_provider_cfbilling.sandbox import Sandbox

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingRateLimitError
-from airflow_provider_cfbilling.charging.errors import (
+from airflow_provider_cfbilling.charging.endings import (
     ManualReviewRequiredError,
     NotChargedError,
     PaymentFailedError,

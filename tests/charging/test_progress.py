@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingUnavailableError
-from airflow_provider_cfbilling.charging.errors import PaymentFailedError
+from airflow_provider_cfbilling.charging.endings import PaymentFailedError
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.progress import (
     Progress,

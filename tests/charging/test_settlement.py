@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_cfbilling.api.client import CfBillingClient
 from airflow_provider_cfbilling.api.errors import CfBillingNotFoundError, CfBillingUnavailableError
-from airflow_provider_cfbilling.charging.errors import PaymentFailedError
+from airflow_provider_cfbilling.charging.endings import PaymentFailedError
 from airflow_provider_cfbilling.charging.settlement import is_settled
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.raw_servers import eventually

@@ -3,7 +3,7 @@
 import pytest
 
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingInvalidRequestError
-from airflow_provider_cfbilling.charging.errors import ManualReviewRequiredError, TopupNotNeeded
+from airflow_provider_cfbilling.charging.endings import ManualReviewRequiredError, TopupNotNeeded
 from airflow_provider_cfbilling.charging.journal import Record
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.charging.sandboxed import ANOTHER_ACCOUNT, KeptJournal, Task, lose

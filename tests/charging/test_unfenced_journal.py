@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_cfbilling.charging import unfenced_journal
-from airflow_provider_cfbilling.charging.errors import RecordError, SupersededError
+from airflow_provider_cfbilling.charging.endings import RecordError, SupersededError
 from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.protocol import SEND_WITHIN_SECONDS, TAKEOVER_MARGIN_SECONDS
 from airflow_provider_cfbilling.charging.unfenced_journal import MAX_GAP, MAX_START_SECONDS, UnfencedJournal

@@ -13,7 +13,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingPaymentDeclinedError,
     CfBillingRateLimitError,
 )
-from airflow_provider_cfbilling.charging.errors import (
+from airflow_provider_cfbilling.charging.endings import (
     PaymentFailedError,
     StillPendingError,
 )

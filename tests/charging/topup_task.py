@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from airflow_provider_cfbilling.api.errors import CfBillingError, CfBillingUnavailableError
-from airflow_provider_cfbilling.charging.errors import ManualReviewRequiredError, TopupNotNeeded
+from airflow_provider_cfbilling.charging.endings import ManualReviewRequiredError, TopupNotNeeded
 from airflow_provider_cfbilling.charging.journal import Journal
 from airflow_provider_cfbilling.charging.order import TopupOrder
 from airflow_provider_cfbilling.charging.progress import Progress

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_provider_cfbilling.api import errors, models
-from airflow_provider_cfbilling.charging import errors as charging
+from airflow_provider_cfbilling.charging import endings as charging
 from airflow_provider_cfbilling.errors import airflow_errors
 from airflow_provider_cfbilling.hooks.cfbilling import CfBillingHook
 from airflow_provider_cfbilling.operators.cfbilling import (

@@ -31,7 +31,7 @@ def invoice(**details: Any) -> Invoice:
 
 
 def account(conn_id: str = "cfbilling_default", **details: Any) -> Any:
-    from airflow_provider_cfbilling.ui.accounts import Account
+    from airflow_provider_cfbilling.ui.accounts import AccountCredits
 
     balance_cents = details.pop("balance_cents", 2400)
     days = tuple(NOW.date() - timedelta(days=back) for back in reversed(range(30)))
@@ -49,7 +49,7 @@ def account(conn_id: str = "cfbilling_default", **details: Any) -> Any:
         "age_seconds": 20.4,
         **details,
     }
-    return Account(conn_id, **given)
+    return AccountCredits(conn_id, **given)
 
 
 def page(*accounts: Any, dag_runs: dict[str, tuple[str, str]] | None = None, base: str = "") -> str:

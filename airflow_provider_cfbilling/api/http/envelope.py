@@ -66,7 +66,7 @@ def result_of(reply: Reply) -> Any:
     except ValueError as problem:
         raise _not_an_envelope(reply, str(problem)) from None
     if refusals or not 200 <= reply.status < 300:
-        raise _refusal(reply, refusals)
+        raise _error_of(reply, refusals)
     return envelope["result"]
 
 
@@ -144,7 +144,7 @@ def _code(value: Any) -> int:
     return code
 
 
-def _refusal(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
+def _error_of(reply: Reply, refusals: list[_Refusal]) -> CfBillingError:
     codes = [code for refusal in refusals for code in refusal.codes][:_MAX_CODES]
     said = "; ".join(refusal.message for refusal in refusals[:_MAX_CODES]) or "no reason given"
     known = {**_known(reply), "codes": codes}

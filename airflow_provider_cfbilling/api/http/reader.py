@@ -136,7 +136,7 @@ def _boolean(value: Any, where: str) -> bool:
     return value
 
 
-def _number(value: Any, where: str) -> float:
+def _json_number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):  # bool is a kind of int in Python
         raise _problem(where, "is not a number", value)
     if not abs(value) < 1e18:  # 1e999 is read as infinity
@@ -145,7 +145,7 @@ def _number(value: Any, where: str) -> float:
 
 
 def _whole(value: Any, where: str) -> int:
-    number = _number(value, where)
+    number = _json_number(value, where)
     if number != int(number):
         raise _problem(where, "is not a whole number", value)
     return int(number)
@@ -153,7 +153,7 @@ def _whole(value: Any, where: str) -> int:
 
 def _timestamp(value: Any, where: str) -> datetime:
     """Read a Unix time, in seconds or milliseconds."""
-    number = _number(value, where)
+    number = _json_number(value, where)
     try:
         return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS_FROM else number, UTC)
     except (ValueError, OverflowError, OSError):
@@ -166,7 +166,7 @@ _SCALARS = {
     Link: _link,
     bool: _boolean,
     int: _whole,
-    float: _number,
+    float: _json_number,
     datetime: _timestamp,
 }
 

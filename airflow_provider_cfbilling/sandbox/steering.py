@@ -14,7 +14,7 @@ from airflow_provider_cfbilling.sandbox.models import (
     WRITE_TOKEN,
     AutoTopupAction,
     Charge,
-    Invoice,
+    LedgerInvoice,
     SeenRequest,
 )
 
@@ -53,7 +53,7 @@ class SandboxClient:
 
     def auto_topup(
         self, action: AutoTopupAction, account_id: str | None = None, **details: object
-    ) -> Invoice | None:
+    ) -> LedgerInvoice | None:
         """Let an automatic top-up break, recover, be disabled, be unset or happen: fields of ``AutoTopup``.
 
         Returns the invoice of one that was performed; None: the card was declined, or another action.
@@ -61,12 +61,14 @@ class SandboxClient:
         invoice = self._post(
             f"accounts/{account_id or self.account_id}/auto-topup", {"action": action, **details}
         )
-        return Invoice(**invoice) if invoice else None
+        return LedgerInvoice(**invoice) if invoice else None
 
-    def add_invoice(self, amount_cents: int, account_id: str | None = None, **details: object) -> Invoice:
+    def add_invoice(
+        self, amount_cents: int, account_id: str | None = None, **details: object
+    ) -> LedgerInvoice:
         """Put an invoice into the history, without a charge: the fields of ``PastInvoice``."""
         body = {"amount_cents": amount_cents, **details}
-        return Invoice(**self._post(f"accounts/{account_id or self.account_id}/invoices", body))
+        return LedgerInvoice(**self._post(f"accounts/{account_id or self.account_id}/invoices", body))
 
     def fault(self, operation: str, kind: Kind, when: When = "before", **details: object) -> None:
         """Let the next request of an operation go wrong: the fields of ``Fault``."""
@@ -79,9 +81,9 @@ class SandboxClient:
         """Every charge that was performed, of one account or of all, oldest first."""
         return [Charge(**charge) for charge in self._get("charges", account_id=account_id)]
 
-    def invoices(self, account_id: str | None = None) -> list[Invoice]:
+    def invoices(self, account_id: str | None = None) -> list[LedgerInvoice]:
         """Every invoice, of one account or of all, newest first, shown in the history or not yet."""
-        return [Invoice(**invoice) for invoice in self._get("invoices", account_id=account_id)]
+        return [LedgerInvoice(**invoice) for invoice in self._get("invoices", account_id=account_id)]
 
     def requests(self, operation: str | None = None) -> list[SeenRequest]:
         """Every request to the API, of one operation or of all, oldest first."""
