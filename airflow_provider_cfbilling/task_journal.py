@@ -37,9 +37,12 @@ def journal_of(context: Context) -> Journal:
         try_started_at=started.timestamp() if started else None,
         cleared_after=lambda: cleared_after(context),
     )
-    elsewhere = conf.get("workers", "state_store_backend", fallback="")
-    store = None if elsewhere else context.get("task_state_store")
-    return variables if store is None else TaskStateJournal(store, variables, is_first_try=try_number <= 1)
+    store = context.get("task_state_store")
+    if store is None:
+        return variables
+    if conf.get("workers", "state_store_backend", fallback=""):
+        return UnguardedStoreJournal(store, variables, is_first_try=try_number <= 1)
+    return TaskStateJournal(store, variables, is_first_try=try_number <= 1)
 
 
 def after_success(context: Context, call: Callable[[], None]) -> None:
@@ -126,12 +129,14 @@ class TaskStateJournal:
 
     def begin(self, started: Record, takeover_seconds: float) -> Record:
         value = self._store.get(_KEY)
-        older = None if value or self._is_first_try else self._variables.latest()
-        self._may_have_variables = older is not None
         if value:
             return Record.from_json(value)
-        self.write(older or started)
-        return older or started
+        record = started
+        self._may_have_variables = not self._is_first_try and self._variables.has_earlier()
+        if self._may_have_variables:  # one of those tries may still run, and stops only for a Variable
+            record = self._variables.begin(started, takeover_seconds)
+        self.write(record)
+        return record
 
     def write(self, record: Record) -> None:
         from airflow.sdk.execution_time.context import NEVER_EXPIRE
@@ -141,6 +146,25 @@ class TaskStateJournal:
     def forget(self) -> None:
         if self._may_have_variables:
             self._variables.forget()
+
+
+class UnguardedStoreJournal:
+    """Keeps the record in Variables, and goes on from what the store got before it was kept elsewhere."""
+
+    is_fenced = False
+
+    def __init__(self, store: Any, variables: UnfencedJournal, *, is_first_try: bool) -> None:
+        self._store = store
+        self._variables = variables
+        self._is_first_try = is_first_try
+        self.write, self.forget = variables.write, variables.forget
+
+    def begin(self, started: Record, takeover_seconds: float) -> Record:
+        record = self._variables.begin(started, takeover_seconds)
+        if self._is_first_try or record.state != "started":
+            return record
+        value = self._store.get(_KEY)
+        return Record.from_json(value) if value else record
 
 
 class Variables:

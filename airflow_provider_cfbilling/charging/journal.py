@@ -78,6 +78,7 @@ class Record:
     :param intent: the latest intent.
     :param lost_intent: the first one whose charge was given up for lost: it may still appear. Or that of a
         declined card, whose invoice may be paid once the card works.
+    :param lost_until: it is no younger than this, in Unix seconds of Cloudflare's clock.
     :param cleared: of ``started``: a user had cleared the task, and with it perhaps the records of earlier
         tries.
     :param charge_requests: how often a charge was sent, or is about to be.
@@ -88,6 +89,7 @@ class Record:
     state: State
     intent: ChargeIntent | None = None
     lost_intent: ChargeIntent | None = None
+    lost_until: float | None = None
     cleared: bool = False
     charge_requests: int = 0
     denied: bool = False
@@ -105,6 +107,7 @@ class Record:
             state=value["state"],
             intent=ChargeIntent.from_json(intent) if intent else None,
             lost_intent=ChargeIntent.from_json(lost_intent) if lost_intent else None,
+            lost_until=value["lost_until"],
             cleared=value["cleared"],
             charge_requests=value["charge_requests"],
             denied=value["denied"],
@@ -116,6 +119,7 @@ class Record:
             "state": self.state,
             "intent": self.intent.to_json() if self.intent else None,
             "lost_intent": self.lost_intent.to_json() if self.lost_intent else None,
+            "lost_until": self.lost_until,
             "cleared": self.cleared,
             "charge_requests": self.charge_requests,
             "denied": self.denied,

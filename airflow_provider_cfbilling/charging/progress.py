@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from airflow_provider_cfbilling.charging.journal import ChargeIntent, Record
 from airflow_provider_cfbilling.charging.reconcile import find_candidate_invoices
 from airflow_provider_cfbilling.charging.settlement import is_settled
 
-# For so long after the search should have ended, Cloudflare's clock may still say that it has not.
+# For so long after the search should have ended, Cloudflare's clock may stand still.
 STANDING_SECONDS = 60.0
 
 Phase = Literal["lookback", "charge", "reconcile", "settle", "done"]
@@ -33,7 +32,8 @@ class Progress:
     :param reconcile_deadline: until when a lost charge is searched for, in Unix seconds by Cloudflare's
         clock.
     :param reconcile_deadline_here: the same, by the workers' clocks. Both must have passed.
-    :param seen_at: the time by Cloudflare's clock when the invoices were last searched, in Unix seconds.
+    :param seen_at: the latest time by Cloudflare's clock that a search has seen, in Unix seconds.
+    :param seen_here: when that was, by the workers' clocks.
     :param settlement_deadline: until when the settlement is waited for, in Unix seconds.
     :param not_found_deadline: until when Cloudflare may not know the accepted top-up, in Unix seconds.
     :param recharges: how often this try has charged again after a charge that proved not to have been made.
@@ -47,6 +47,7 @@ class Progress:
     reconcile_deadline: float | None = None
     reconcile_deadline_here: float | None = None
     seen_at: float | None = None
+    seen_here: float | None = None
     settlement_deadline: float | None = None
     not_found_deadline: float | None = None
     recharges: int = 0
@@ -62,6 +63,7 @@ class Progress:
             reconcile_deadline=value["reconcile_deadline"],
             reconcile_deadline_here=value["reconcile_deadline_here"],
             seen_at=value["seen_at"],
+            seen_here=value["seen_here"],
             settlement_deadline=value["settlement_deadline"],
             not_found_deadline=value["not_found_deadline"],
             recharges=value["recharges"],
@@ -77,6 +79,7 @@ class Progress:
             "reconcile_deadline": self.reconcile_deadline,
             "reconcile_deadline_here": self.reconcile_deadline_here,
             "seen_at": self.seen_at,
+            "seen_here": self.seen_here,
             "settlement_deadline": self.settlement_deadline,
             "not_found_deadline": self.not_found_deadline,
             "recharges": self.recharges,
@@ -128,7 +131,7 @@ def _has_news(client: CfBillingClient, progress: Progress) -> bool:
         return True
     found = find_candidate_invoices(client, intent_of(progress.record))
     is_over = is_search_over(progress, found.at) or is_time_standing(progress, found.at)
-    return bool(found.candidates) or is_over
+    return bool(found.living_candidates) or is_over
 
 
 def is_search_over(progress: Progress, at: float) -> bool:
@@ -147,8 +150,9 @@ def is_time_standing(progress: Progress, at: float) -> bool:
 
     :param at: the time by Cloudflare's clock, in Unix seconds.
     """
-    overdue = time.time() - (progress.reconcile_deadline_here or math.inf)
-    return at == progress.seen_at and overdue > STANDING_SECONDS
+    if progress.seen_at is None or progress.seen_here is None or at > progress.seen_at:
+        return False
+    return time.time() > max(progress.reconcile_deadline_here or 0, progress.seen_here) + STANDING_SECONDS
 
 
 def intent_of(record: Record) -> ChargeIntent:

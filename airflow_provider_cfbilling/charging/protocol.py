@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from airflow_provider_cfbilling.api.errors import (
     CfBillingPaymentDeclinedError,
 )
 from airflow_provider_cfbilling.api.http.send_tracking import SendDeadline
+from airflow_provider_cfbilling.api.models import Invoice
 from airflow_provider_cfbilling.api.money import cents_and_dollars
 from airflow_provider_cfbilling.charging.endings import (
     ChargeUnconfirmedError,
@@ -127,8 +128,8 @@ class TopupProtocol:
             raise
         except Exception as error:
             raise RecordError(
-                f"The record of this top-up could not be read or written: {_text_of(error)}. This try has "
-                "sent nothing; what an earlier one has done is in the record, from which a retry goes on"
+                f"The record of this top-up could not be read or written: {_text_of(error)}. Nothing "
+                "more was sent; what was done before is in the record, from which a retry goes on"
             ) from error
         self._latest = None if record.cleared else record
         with self._saying_whether_money_moved():
@@ -243,7 +244,7 @@ class TopupProtocol:
 
     def log_money(self) -> None:
         """Log whether money moved, if it may have: for a try that is ended from outside."""
-        if self._latest and self._latest.state not in ("started", "not_charged"):
+        if self._latest is None or self._latest.state not in ("started", "not_charged"):
             self._log.warning("%s.", self.money())
 
     @contextmanager
@@ -305,11 +306,11 @@ class TopupProtocol:
     def _charge(self, progress: Progress) -> Progress:
         """Check, record the intent, and charge."""
         client = self._client_of(self._account_id)
-        record, lost = progress.record, progress.record.lost_intent
-        if lost:
-            found = self._search_again(client, lost, record.denied)
+        record = progress.record
+        if record.lost_intent:
+            found = self._search_again(client, record)
             if found.candidates:  # before any check: this charge is in the balance and in the budget
-                return self._adopt(progress, found, lost)
+                return self._adopt(progress, found, record.lost_intent)
         order = self._read_order()
         recorded_cents = None
         if record.intent and record.intent.account_id == client.account_id:
@@ -318,16 +319,15 @@ class TopupProtocol:
         # Without a fence an intent that came too late may stand where a later try has removed the record.
         for _ in range(MAX_INTENTS if self._journal.is_fenced else 1):
             started = time.monotonic()
-            found = self._search_again(client, lost, record.denied) if lost else snapshot_invoices(client)
-            if lost and found.candidates:
-                return self._adopt(progress, found, lost)
+            found = self._search_again(client, record)
+            if record.lost_intent and found.candidates:
+                return self._adopt(progress, found, record.lost_intent)
             send_by = SendDeadline.after(SEND_WITHIN_SECONDS)
             progress = self._write_intent(client, progress, amount_cents, found, time.monotonic() - started)
             try:
                 return self._send(client, progress, amount_cents, order.payment_method_id, send_by)
             except CfBillingNotSentInTimeError as error:
                 self._log.warning("%s", error)
-            lost = lost or progress.record.intent  # this process was held up: another one may have charged
         if self._journal.is_fenced:
             self._record_best_effort(replace(progress.record, state="not_charged"))
         raise NotChargedError(
@@ -335,15 +335,20 @@ class TopupProtocol:
             "was charged; Airflow may retry"
         )
 
-    def _search_again(
-        self, client: CfBillingClient, intent: ChargeIntent, ignore_dead: bool
-    ) -> ReconcileResult:
-        """Search for a charge that was given up for lost and may have appeared late."""
-        if intent.account_id == client.account_id:
-            return find_candidate_invoices(client, intent, ignore_dead=ignore_dead)
-        elsewhere = self._client_of(intent.account_id)
-        earlier = find_candidate_invoices(elsewhere, intent, ignore_dead=ignore_dead)
-        return earlier if earlier.candidates else snapshot_invoices(client)
+    def _search_again(self, client: CfBillingClient, record: Record) -> ReconcileResult:
+        """Search for a charge that was given up for lost and may have appeared late.
+
+        :raises ManualReviewRequiredError: an invoice may turn out to be it.
+        """
+        lost = record.lost_intent
+        if lost is None:
+            return snapshot_invoices(client)
+        there = client if lost.account_id == client.account_id else self._client_of(lost.account_id)
+        found = find_candidate_invoices(there, lost, until=record.lost_until, ignore_dead=record.denied)
+        if not found.candidates and found.living_suspects:
+            earlier = f"A charge of {lost.amount} was given up for lost, or its card was declined"
+            raise ManualReviewRequiredError(f"{earlier}. {_which(found.living_suspects)}: {UNKNOWN}")
+        return found if found.candidates or there is client else snapshot_invoices(client)
 
     def _write_intent(
         self,
@@ -367,6 +372,7 @@ class TopupProtocol:
             "intent",
             intent,
             lost_intent=earlier.lost_intent,
+            lost_until=earlier.lost_until,
             charge_requests=earlier.charge_requests + 1,
             denied=earlier.denied,
         )
@@ -416,7 +422,9 @@ class TopupProtocol:
             denied = record.denied or error.status is not None  # else it was never sent
             refused = replace(record, state="not_charged", denied=denied)
             if isinstance(error, CfBillingPaymentDeclinedError):  # what it left may be paid later
-                refused = replace(refused, lost_intent=record.lost_intent or record.intent)
+                intent = intent_of(record)
+                until = max(intent.durable_by, intent.written_at) + self._window_seconds
+                refused = replace(refused, lost_intent=record.lost_intent or intent, lost_until=until)
             self._record_best_effort(refused)
             raise
         card = f"{topup.brand or 'the card'} ending in {topup.last4}" if topup.last4 else "the payment method"
@@ -438,36 +446,36 @@ class TopupProtocol:
             found = find_candidate_invoices(client, intent, is_recorded=is_recorded)
         except CfBillingError as error:
             return self._poll_again_or_raise(error, progress)
-        if found.candidates:
-            return self._adopt(progress, found, intent)
         progress = self._with_clocks_checked(progress, intent, found.at)
+        # One that will not be paid may be of another top-up, and this one's appear late.
+        if found.living_candidates or (found.candidates and is_search_over(progress, found.at)):
+            return self._adopt(progress, found, intent)
         sent = f"A charge of {intent.amount} may have been sent; its response was lost"
         if not is_recorded:
             sent = "An earlier try may have charged the card; its record is gone"
-        if is_time_standing(progress, found.at):
-            raise ManualReviewRequiredError(
-                f"{sent}. Cloudflare's responses stay dated {datetime.fromtimestamp(found.at, UTC):%H:%M:%S} "
-                f"UTC and may be old: {UNKNOWN}"
-            )
-        progress = replace(progress, seen_at=found.at)
         if not is_search_over(progress, found.at):
+            if is_time_standing(progress, found.at):
+                stands = f"{datetime.fromtimestamp(found.at, UTC):%H:%M:%S} UTC"
+                raise ManualReviewRequiredError(
+                    f"{sent}. Cloudflare's responses stay dated {stands} and may be old: {UNKNOWN}"
+                )
+            if found.at > (progress.seen_at or 0):
+                progress = replace(progress, seen_at=found.at, seen_here=time.time())
             left = max(
                 (progress.reconcile_deadline or 0) - found.at,
                 (progress.reconcile_deadline_here or 0) - time.time(),
             )
             self._log.info("No invoice of the charge so far; it may appear for another %.0f s.", left)
             return replace(progress, should_wait=True)
-        if found.suspects:
-            why = "account credit or a coupon may have lowered it" if is_recorded else "it may be that charge"
-            raise ManualReviewRequiredError(
-                f"{sent}. {_which(found.suspects)} from that time, due with another amount ({why}): {UNKNOWN}"
-            )
+        suspects = found.suspects if is_recorded else found.living_suspects
+        if suspects:
+            raise ManualReviewRequiredError(f"{sent}. {_which(suspects)}: {UNKNOWN}")
         if not found.complete:
             raise ManualReviewRequiredError(
                 f"{sent}, and the invoice history does not reach back to it, or holds an invoice without id "
                 f"or date: {UNKNOWN}"
             )
-        return self._proven_not_charged(progress)
+        return self._proven_not_charged(progress, found.at)
 
     def _with_clocks_checked(self, progress: Progress, intent: ChargeIntent, at: float) -> Progress:
         """Report a clock that has jumped. One that went back must not prolong the search for ever.
@@ -490,9 +498,9 @@ class TopupProtocol:
             progress = replace(progress, reconcile_deadline_here=here + most)
         return progress
 
-    def _proven_not_charged(self, progress: Progress) -> Progress:
-        earlier = progress.record
-        record = replace(earlier, state="not_charged", lost_intent=earlier.lost_intent or earlier.intent)
+    def _proven_not_charged(self, progress: Progress, at: float) -> Progress:
+        lost = progress.record.lost_intent or progress.record.intent
+        record = replace(progress.record, state="not_charged", lost_intent=lost, lost_until=at)
         self._log.info("No invoice has appeared in %.0f s: nothing was charged.", self._window_seconds)
         self._record_best_effort(record)
         if progress.recharges >= MAX_RECHARGES:
@@ -507,6 +515,7 @@ class TopupProtocol:
             reconcile_deadline=None,
             reconcile_deadline_here=None,
             seen_at=None,
+            seen_here=None,
             recharges=progress.recharges + (1 if record.charge_requests else 0),
         )
 
@@ -521,10 +530,11 @@ class TopupProtocol:
         (invoice,) = found.candidates
         if invoice.status in DEAD:
             raise PaymentFailedError.of(str(invoice.id), str(invoice.status))
+        is_lost = progress.phase == "reconcile" and progress.record.charge_requests > 0
         self._log.info(
             "Top-up %s is the charge %s: %s.",
             invoice.id,
-            "whose response was lost" if progress.record.charge_requests else "of an earlier try",
+            "whose response was lost" if is_lost else "that this task has made before",
             "the card was charged once" if invoice.status == "paid" else f"its invoice is {invoice.status}",
         )
         topup = {"payment_intent_id": invoice.id, "onboarding": None, "brand": None, "last4": None}
@@ -606,5 +616,7 @@ def _text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _which(ids: tuple[str, ...]) -> str:
-    return f"Invoice {ids[0]} is" if len(ids) == 1 else f"Invoices {', '.join(ids)} are"
+def _which(suspects: Sequence[Invoice]) -> str:
+    ids = ", ".join(str(invoice.id) for invoice in suspects)
+    invoices = f"Invoice {ids} is" if len(suspects) == 1 else f"Invoices {ids} are"
+    return f"{invoices} from that time, due with another amount or currency than requested"

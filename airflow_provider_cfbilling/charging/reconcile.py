@@ -28,7 +28,7 @@ class ReconcileResult:
     """What the invoice history shows.
 
     :param candidates: the invoices that can be the charge.
-    :param suspects: ids of invoices that may turn out to be the charge: due with less than was requested, by
+    :param suspects: invoices that may turn out to be the charge: due with less than was requested, by
         account credit or a coupon, or because they are not final; due in another currency; or, if what was
         requested is not recorded, with any amount.
     :param complete: whether the charge would have been seen, had it been listed by then.
@@ -37,28 +37,47 @@ class ReconcileResult:
     """
 
     candidates: tuple[Invoice, ...]
-    suspects: tuple[str, ...]
+    suspects: tuple[Invoice, ...]
     complete: bool
     at: float
     invoices: tuple[str, ...]
 
+    @property
+    def living_candidates(self) -> tuple[Invoice, ...]:
+        """Those that are paid, or may be."""
+        return _living(self.candidates)
+
+    @property
+    def living_suspects(self) -> tuple[Invoice, ...]:
+        """Those that are paid, or may be."""
+        return _living(self.suspects)
+
 
 def find_candidate_invoices(
-    client: CfBillingClient, intent: ChargeIntent, *, ignore_dead: bool = False, is_recorded: bool = True
+    client: CfBillingClient,
+    intent: ChargeIntent,
+    *,
+    until: float | None = None,
+    ignore_dead: bool = False,
+    is_recorded: bool = True,
 ) -> ReconcileResult:
     """Search the manual invoices for the charge of ``intent``. Reads only.
 
+    :param until: the charge was not made later, in Unix seconds of Cloudflare's clock.
     :param ignore_dead: leave out what will never be paid: what a declined card leaves behind.
     :param is_recorded: whether the intent was. If not, its amount is today's: an earlier try may have charged
         another one.
     :raises CfBillingError: the history could not be read.
     """
-    since = datetime.fromtimestamp(intent.not_before - CLOCK_TOLERANCE_SECONDS, UTC)
+    tolerance = CLOCK_TOLERANCE_SECONDS
+    since = datetime.fromtimestamp(intent.not_before - tolerance, UTC)
     recent = invoices_since(client, since, "manual", older=intent.known_invoices)
     unknown = [
         invoice
         for invoice in recent.invoices
-        if invoice.id not in intent.known_invoices and not (ignore_dead and invoice.status in DEAD)
+        if invoice.id not in intent.known_invoices
+        and not (ignore_dead and invoice.status in DEAD)
+        and not (until and invoice.created_at and invoice.created_at.timestamp() > until + tolerance)
     ]
     least = intent.amount_cents or MIN_TOPUP_CENTS
     most = intent.amount_cents * MAX_FEE_AND_TAX if intent.amount_cents else math.inf
@@ -67,7 +86,7 @@ def find_candidate_invoices(
     too_large = [each for each in comparable if each.amount_due_cents > most] if is_recorded else []
     return ReconcileResult(
         candidates=tuple(candidates),
-        suspects=_invoice_ids(each for each in unknown if each not in candidates and each not in too_large),
+        suspects=tuple(each for each in unknown if each not in candidates and each not in too_large),
         complete=recent.complete,
         at=recent.server_time.timestamp(),
         invoices=_invoice_ids(recent.invoices),
@@ -83,6 +102,10 @@ def snapshot_invoices(client: CfBillingClient) -> ReconcileResult:
     return ReconcileResult(
         (), (), recent.complete, recent.server_time.timestamp(), _invoice_ids(recent.invoices)
     )
+
+
+def _living(invoices: Iterable[Invoice]) -> tuple[Invoice, ...]:
+    return tuple(invoice for invoice in invoices if invoice.status not in DEAD)
 
 
 def _invoice_ids(invoices: Iterable[Invoice]) -> tuple[str, ...]:

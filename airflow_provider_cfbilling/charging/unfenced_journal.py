@@ -104,6 +104,10 @@ class UnfencedJournal:
                 "taken over. It does not charge; Airflow may retry"
             )
 
+    def has_earlier(self) -> bool:
+        """Return whether an earlier try has left a record."""
+        return any(self._read(number) for _ in range(_READS) for number in range(1, self._number))
+
     def latest(self) -> Record | None:
         """Return the newest record that has got beyond ``started``.
 

@@ -300,6 +300,8 @@ class CfBillingCreateTopupOperator(DeferrableMixin, TolerantTemplatesMixin, CfBi
 
         :raises CfBillingError: the connection cannot be read or used.
         """
+        if self.unrendered and account_id:  # the account that was charged: the template's may not be known
+            self.account_id = account_id
         try:
             return self.hook.get_client(account_id)
         except CfBillingError:

@@ -57,7 +57,7 @@ def test_lost_charge_paid_by_account_credit_is_not_charged_again(
     sandbox.configure(credit_cents=credit_cents)
     lose(sandbox)
     for _ in range(2):
-        with pytest.raises(ManualReviewRequiredError, match="may have lowered it") as caught:
+        with pytest.raises(ManualReviewRequiredError, match="due with another amount") as caught:
             any_task.run()
         assert any_task.charged() in str(caught.value)
         any_task.passes(3600)
@@ -282,12 +282,12 @@ def test_order_that_is_invalid_is_refused_before_any_request(sandbox: Sandbox, t
     assert sandbox.requests() == []
 
 
-def test_record_that_cannot_be_read_says_that_this_try_sent_nothing(task: Task):
+def test_record_that_cannot_be_read_says_that_nothing_more_was_sent(task: Task):
     def begin(*_: object) -> Record:
         raise OSError("the journal is away")
 
     task.kept.begin = begin  # type: ignore[method-assign]
-    with pytest.raises(RecordError, match="This try has sent nothing") as caught:
+    with pytest.raises(RecordError, match="Nothing more was sent") as caught:
         task.run()
     assert caught.value.retryable
     assert task.posts() == 0

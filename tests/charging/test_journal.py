@@ -16,13 +16,14 @@ GOLDEN_INTENT = (
     '"known_invoices": ["in_1"], "write_delay_seconds": 0.5}'
 )
 GOLDEN_RECORD = (
-    f'{{"state": "accepted", "intent": {GOLDEN_INTENT}, "lost_intent": {GOLDEN_INTENT}, "cleared": false, '
+    f'{{"state": "accepted", "intent": {GOLDEN_INTENT}, "lost_intent": {GOLDEN_INTENT}, '
+    '"lost_until": 3.5, "cleared": false, '
     '"charge_requests": 1, "denied": false, "topup": {"payment_intent_id": "in_2"}}'
 )
 GOLDEN_PROGRESS = (
     f'{{"record": {GOLDEN_RECORD}, "phase": "settle", "outcome": "charged", "lookback_from": null, '
-    '"reconcile_deadline": 3.5, "reconcile_deadline_here": 4.5, "seen_at": 5.5, '
-    '"settlement_deadline": 6.5, "not_found_deadline": 7.5, "recharges": 1, "should_wait": true}'
+    '"reconcile_deadline": 3.5, "reconcile_deadline_here": 4.5, "seen_at": 5.5, "seen_here": 6.5, '
+    '"settlement_deadline": 7.5, "not_found_deadline": 8.5, "recharges": 1, "should_wait": true}'
 )
 
 timestamps = st.floats(allow_nan=False, allow_infinity=False)
@@ -44,6 +45,7 @@ records = st.builds(
     state=st.sampled_from(get_args(State)),
     intent=st.none() | intents,
     lost_intent=st.none() | intents,
+    lost_until=st.none() | timestamps,
     cleared=st.booleans(),
     charge_requests=st.integers(0),
     denied=st.booleans(),
@@ -58,6 +60,7 @@ progresses = st.builds(
     reconcile_deadline=st.none() | timestamps,
     reconcile_deadline_here=st.none() | timestamps,
     seen_at=st.none() | timestamps,
+    seen_here=st.none() | timestamps,
     settlement_deadline=st.none() | timestamps,
     not_found_deadline=st.none() | timestamps,
     recharges=st.integers(0),
@@ -116,7 +119,7 @@ def test_charge_is_no_older_than_the_earlier_of_two_clocks(at: float, written_at
 def test_what_is_stored_stays_as_it_is():
     """Changing any of this needs a migration: an older release wrote it, and a newer one reads it."""
     intent = ChargeIntent("0" * 32, 2500, 1.5, 2.5, ("in_1",), 0.5)
-    record = Record("accepted", intent, intent, charge_requests=1, topup={"payment_intent_id": "in_2"})
+    record = Record("accepted", intent, intent, 3.5, charge_requests=1, topup={"payment_intent_id": "in_2"})
     assert json.dumps(record.to_json()) == GOLDEN_RECORD
-    progress = Progress(record, "settle", "charged", None, 3.5, 4.5, 5.5, 6.5, 7.5, 1, should_wait=True)
+    progress = Progress(record, "settle", "charged", None, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 1, should_wait=True)
     assert json.dumps(progress.to_json()) == GOLDEN_PROGRESS

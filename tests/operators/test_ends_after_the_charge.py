@@ -62,20 +62,27 @@ def test_template_that_fails_before_the_charge_fails_the_task(
     assert sandbox.requests() == []
 
 
-def test_template_that_fails_after_the_charge_is_not_needed(sandbox: Sandbox, dag_folder: DagFolder) -> None:
+@pytest.mark.parametrize(
+    "templates",
+    ["amount_cents='{{ task.once(2500) }}'", "amount_cents=2500, account_id='{{ task.once(\"\") }}'"],
+    ids=["amount", "account"],
+)
+def test_template_that_fails_after_the_charge_is_not_needed(
+    sandbox: Sandbox, dag_folder: DagFolder, templates: str
+) -> None:
     sandbox.configure(settle_seconds=1)
-    run = dag_folder.run("""\
+    run = dag_folder.run(f"""\
 import os
 os.environ["TIMES"] = ""
 
 class Task(CfBillingCreateTopupOperator):
-    def once(self):
+    def once(self, value):
         os.environ["TIMES"] += "1"
         if os.environ["TIMES"] != "1":
             raise KeyError("the XCom is gone")
-        return 2500
+        return value
 
-Task(task_id='task', amount_cents="{{ task.once() }}", deferrable=True, poll_interval=0.2)
+Task(task_id='task', {templates}, deferrable=True, poll_interval=0.2)
 """)
     (charge,) = sandbox.charges()
     assert run.state == "success"
