@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from airflow_provider_cfbilling.hooks import cfbilling as _hooks
 from airflow_provider_cfbilling.sandbox import Sandbox, SandboxClient
-from airflow_provider_cfbilling.sandbox import app as _app  # noqa: F401 (before the fork)
+from airflow_provider_cfbilling.sandbox import asgi as _asgi  # noqa: F401 (before the fork)
 from airflow_provider_cfbilling.triggers import cfbilling as _triggers  # noqa: F401 (before the fork)
 from tests.faults.process import die_with_parent
 from tests.faults.rows import Mode, Row
