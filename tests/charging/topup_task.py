@@ -356,7 +356,8 @@ class TopupTask(RuleBasedStateMachine):
             self.may_be_cleared = False
         self.time.passed += 5
         self.cloudflare.charge(amount_cents, of_the_task=False)
-        self.may_need_a_person |= amount_cents < AMOUNT_CENTS
+        # A try without record cannot know which amount an earlier one has requested.
+        self.may_need_a_person |= amount_cents < AMOUNT_CENTS or self.journal != "kept"
 
     @rule()
     def credits_run_out(self) -> None:
