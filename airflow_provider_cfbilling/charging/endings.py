@@ -46,7 +46,7 @@ class ConnectionUnreadableError(CfBillingError):
 
 
 class RecordError(CfBillingError):
-    """The record of the top-up could not be read, or not be written before the charge: nothing was sent."""
+    """The record of the top-up could not be read, or written before a charge: nothing more was sent."""
 
     retryable = True
 

@@ -1,7 +1,7 @@
 """What a real account and a real network do that the happy path does not know: never charged twice."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,20 +22,7 @@ from airflow_provider_cfbilling.charging.endings import (
 from airflow_provider_cfbilling.charging.journal import Record
 from airflow_provider_cfbilling.charging.progress import Progress
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.charging.sandboxed import AMOUNT_CENTS, Task, task_in
-
-
-@pytest.fixture
-def task(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
-    with task_in(sandbox, monkeypatch) as task:
-        yield task
-
-
-@pytest.fixture(params=[False, True], ids=["waits", "is deferred"])
-def any_task(task: Task, request: pytest.FixtureRequest) -> Task:
-    """A task that waits in its process, and one that is deferred."""
-    task.deferrable = request.param
-    return task
+from tests.charging.sandboxed import AMOUNT_CENTS, Task
 
 
 def lose(sandbox: Sandbox, when: str = "after", **fault: Any) -> None:

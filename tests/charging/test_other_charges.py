@@ -1,7 +1,6 @@
 """Charges of other runs and of earlier tries are neither taken for a task's own nor overlooked."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,20 +12,7 @@ from airflow_provider_cfbilling.charging.endings import (
     StillPendingError,
 )
 from airflow_provider_cfbilling.sandbox import Sandbox
-from tests.charging.sandboxed import AMOUNT_CENTS, Task, lose, not_charged, task_in
-
-
-@pytest.fixture
-def task(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
-    with task_in(sandbox, monkeypatch) as task:
-        yield task
-
-
-@pytest.fixture(params=[False, True], ids=["waits", "is deferred"])
-def any_task(task: Task, request: pytest.FixtureRequest) -> Task:
-    """A task that waits in its process, and one that is deferred."""
-    task.deferrable = request.param
-    return task
+from tests.charging.sandboxed import AMOUNT_CENTS, Task, lose, not_charged
 
 
 def refused(sandbox: Sandbox, task: Task) -> None:
