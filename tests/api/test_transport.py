@@ -1,6 +1,8 @@
 """Reads are tried again, patiently but not for ever; nothing goes where it was not meant to go."""
 
+import gc
 import json
+import threading
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from airflow_provider_cfbilling.api.http import transport
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sandbox.models import GLOBAL_API_KEY, GLOBAL_EMAIL
 from tests.raw_servers import (
+    PATIENCE,
+    Peer,
     RawServer,
     client_at,
     client_of,
@@ -277,6 +281,29 @@ def test_reads_share_a_connection():
         for _ in range(5):
             client.get_topup_config()
     assert server.connections == 1
+
+
+def test_closed_client_holds_no_connection_though_a_request_failed():
+    closed = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.request()
+        if server.connections == 1:
+            peer.reset()
+        else:
+            peer.send(http(ok(CONFIG)))
+            if not peer.first_byte():
+                closed.set()
+
+    gc.disable()  # it would close in the end what was forgotten
+    try:
+        with RawServer(serve) as server:
+            with client_at(server.url) as client:
+                failure_of(client)
+                client.get_topup_config()
+            assert closed.wait(PATIENCE)
+    finally:
+        gc.enable()
 
 
 def test_connection_closed_by_the_server_is_replaced():

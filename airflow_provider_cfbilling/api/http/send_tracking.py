@@ -161,6 +161,15 @@ class SendTrackingAdapter(HTTPAdapter):
         pool.ConnectionCls = _tracking(pool.ConnectionCls)
         return pool  # type: ignore[no-any-return]
 
+    def close(self) -> None:
+        """Close the connections now: urllib3 leaves it to the garbage collector, which a failure delays."""
+        managers: list[Any] = [self.poolmanager, *self.proxy_manager.values()]
+        for pools in [manager.pools for manager in managers]:
+            for key in pools.keys():  # noqa: SIM118 - they cannot be iterated over otherwise
+                with suppress(OSError):  # must not hide what a charge has ended with
+                    pools[key].close()
+        super().close()
+
 
 class _Bounded:
     """What a socket receives of one response: pieces of the requested size, and lines up to a limit."""
