@@ -19,6 +19,8 @@ from airflow_provider_cfbilling.sandbox.models import (
 )
 
 _TIMEOUT = 10.0  # seconds
+# A proxy of the environment has no business between a test and its sandbox.
+_opener = build_opener(ProxyHandler({}))
 
 
 class SandboxClient:
@@ -111,10 +113,8 @@ class SandboxClient:
     def _request(self, method: str, path: str, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/json"}
         request = Request(f"{self.url}/sandbox/{path}", body, headers, method=method)  # noqa: S310 - ours
-        # A proxy of the environment has no business between a test and its sandbox.
-        opener = build_opener(ProxyHandler({}))
         try:
-            with opener.open(request, timeout=_TIMEOUT) as response:
+            with _opener.open(request, timeout=_TIMEOUT) as response:
                 return json.load(response)
         except HTTPError as error:
             with error:
