@@ -2,7 +2,7 @@
 nothing untrue is said, and once the faults are over the task ends well by itself.
 
 Most is explored with a Cloudflare in memory and in a virtual time, so that a window of minutes takes none; a
-part of it over real HTTP as well. Each run explores the same; to explore further::
+part of it over real HTTP as well. To explore further::
 
     CFBILLING_MODEL_EXAMPLES=20000 pytest --timeout 0 tests/charging/test_model.py
 """

@@ -357,7 +357,7 @@ class TopupTask(RuleBasedStateMachine):
         self.time.passed += 5
         self.cloudflare.charge(amount_cents, of_the_task=False)
         # A try without record cannot know which amount an earlier one has requested.
-        self.may_need_a_person |= amount_cents < AMOUNT_CENTS or self.journal != "kept"
+        self.may_need_a_person |= amount_cents < AMOUNT_CENTS or self.journal != "kept" or not self.store.text
 
     @rule()
     def credits_run_out(self) -> None:
