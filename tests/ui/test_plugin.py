@@ -1,38 +1,18 @@
 """What the plugin costs each process of Airflow, and that nothing of it can keep Airflow from starting."""
 
-import json
-import subprocess
-import sys
-from typing import Any
-
 import pytest
 
+from tests.new_process import in_new_process
 from tests.real_airflow.deployment import AIRFLOW_VERSION
 
 HAS_PAGE = AIRFLOW_VERSION >= (3, 1)
 needs_page = pytest.mark.skipif(not HAS_PAGE, reason="the credits page needs Airflow 3.1")
 
-IMPORT = """
-import json, sys
-from airflow.providers.common.compat.sdk import AirflowPlugin, conf
-before = set(sys.modules)
-from airflow_provider_cfbilling.ui import plugin
-imported = sorted(set(sys.modules) - before)
-{then}
-print(json.dumps([imported, result]))
-"""
-
-
-def in_new_process(then: str) -> Any:
-    """Import the plugin, and return the modules that it brought and ``result``."""
-    code = IMPORT.format(then=then)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
+PLUGIN = "from airflow_provider_cfbilling.ui import plugin\n"
 
 
 def test_import_brings_nothing() -> None:
-    imported, _ = in_new_process("result = None")
+    imported, _ = in_new_process(PLUGIN)
     assert [name for name in imported if not name.startswith("airflow_provider_cfbilling")] == []
     assert "airflow_provider_cfbilling.ui.app" not in imported
 
@@ -50,7 +30,7 @@ def test_airflow_finds_it() -> None:
 @needs_page
 def test_page_has_routes_and_an_entry_in_the_menu() -> None:
     _, (routes, entry) = in_new_process(
-        "made = plugin.CreditsPlugin()\n"
+        f"{PLUGIN}made = plugin.CreditsPlugin()\n"
         "app = made.fastapi_apps[0]['app']\n"
         "result = [sorted(route.path for route in app.routes), made.react_apps[0]]"
     )
@@ -59,20 +39,19 @@ def test_page_has_routes_and_an_entry_in_the_menu() -> None:
     assert (entry["name"], entry["category"]) == ("AI Gateway credits", "browse")
 
 
-BROKEN = "sys.modules['airflow_provider_cfbilling.ui.app'] = None"
+MADE = f"{PLUGIN}made = plugin.CreditsPlugin()\nresult = [made.fastapi_apps, made.react_apps]"
+BROKEN = "import sys; sys.modules['airflow_provider_cfbilling.ui.app'] = None"
 SWITCHED_OFF = "import os; os.environ['AIRFLOW__CFBILLING__CREDITS_PAGE'] = 'False'"
 UNREADABLE = "import os; os.environ['AIRFLOW__CFBILLING__CREDITS_PAGE'] = 'perhaps'"
 
 
 @pytest.mark.parametrize("given", [BROKEN, SWITCHED_OFF, UNREADABLE])
 def test_without_its_routes_there_is_no_entry(given: str) -> None:
-    _, found = in_new_process(
-        f"{given}\nmade = plugin.CreditsPlugin()\nresult = [made.fastapi_apps, made.react_apps]"
-    )
+    _, found = in_new_process(f"{given}\n{MADE}")
     assert found == [[], []]
 
 
 @pytest.mark.skipif(HAS_PAGE, reason="here there is a page")
 def test_before_airflow_3_1_nothing_is_shown() -> None:
-    _, found = in_new_process("made = plugin.CreditsPlugin()\nresult = [made.fastapi_apps, made.react_apps]")
+    _, found = in_new_process(MADE)
     assert found == [[], []]
