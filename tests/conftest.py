@@ -70,6 +70,12 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbo
 
 
 @pytest.fixture
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits polls again soon after a failure."""
+    monkeypatch.setattr("airflow_provider_cfbilling.polling._MAX_BACKOFF_SECONDS", 0.1)
+
+
+@pytest.fixture
 def mailbox(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Mailbox]":
     """A mailbox whose server the connection ``smtp_default`` points at."""
     from tests.mailbox import mail_server

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_cfbilling import polling
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
 from tests.raw_servers import fresh_token
@@ -74,11 +73,11 @@ def test_search_for_a_lost_charge_outlives_its_token(
     assert len(sandbox.charges()) == 1
 
 
+@pytest.mark.usefixtures("short_backoff")
 @pytest.mark.parametrize("mode", MODES)
 def test_connection_that_has_not_changed_ends_the_wait(
-    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch, mode: str
+    sandbox: Sandbox, dag_folder: DagFolder, mode: str
 ) -> None:
-    monkeypatch.setattr(polling, "_MAX_BACKOFF_SECONDS", 0.1)
     revoking = after_polls(sandbox, "getCreditBalance", lambda: sandbox.configure(token=fresh_token()))
     run = dag_folder.run(
         f"CfBillingTopupConfigErrorSensor(task_id='task', poke_interval=0.2, timeout=30, {mode})"

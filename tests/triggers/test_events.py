@@ -24,6 +24,7 @@ needs_asset_watcher = pytest.mark.skipif(
     not HAS_ASSET_WATCHER, reason="AssetWatcher came with Airflow 3.0; what is said before has its own test"
 )
 INTERVAL = 0.1
+pytestmark = pytest.mark.usefixtures("short_backoff")
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from tests.triggers.firing import (
     wait_for_polls,
 )
 
-pytestmark = pytest.mark.usefixtures("own_token")
+pytestmark = pytest.mark.usefixtures("own_token", "short_backoff")
 
 
 def charge_intent(sandbox: Sandbox, amount_cents: int = 2500) -> ChargeIntent:
