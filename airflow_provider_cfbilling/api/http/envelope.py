@@ -74,11 +74,11 @@ def _parsed(reply: Reply) -> dict[str, Any]:
     """Parse strictly: a duplicate key or a NaN can be read in two ways, and this is about money."""
     try:
         as_sent = json.loads(reply.body, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-        envelope = reply.redactor.redacted_json(as_sent)
+        if not isinstance(as_sent, dict) or not isinstance(as_sent.get("success"), bool):
+            raise ValueError("it is not Cloudflare's envelope")
+        envelope: dict[str, Any] = reply.redactor.redacted_json(as_sent)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(envelope, dict) or not isinstance(envelope.get("success"), bool):
-        raise ValueError("it is not Cloudflare's envelope")
     if envelope["success"] and "result" not in envelope:
         raise ValueError("it holds no result")
     return envelope
