@@ -34,7 +34,7 @@ os.environ |= {
 from airflow_provider_cfbilling.sandbox import Sandbox  # noqa: E402
 
 # How many inputs hypothesis tries: few while one works (make test), more in make test-all.
-settings.register_profile("dev", max_examples=100, deadline=None, database=None)
+settings.register_profile("dev", max_examples=50, deadline=None, database=None)
 settings.register_profile("all", max_examples=400, deadline=None, database=None)
 settings.load_profile("dev")
 
