@@ -295,8 +295,12 @@ def test_retry_resumes_a_wait_that_timed_out(sandbox: Sandbox, dag_folder: DagFo
     assert run.result()["outcome"] == "resumed"
 
 
-def test_wait_outlives_an_outage(sandbox: Sandbox, dag_folder: DagFolder) -> None:
-    sandbox.fault("checkTopupStatus", "status", status=503, times=7)
+@pytest.mark.usefixtures("short_backoff")
+def test_wait_outlives_an_outage(
+    sandbox: Sandbox, dag_folder: DagFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CFBILLING_DEFAULT", f"{sandbox.connection_uri()}?max_attempts=1")
+    sandbox.fault("checkTopupStatus", "status", status=503, times=4)
     run = topup(dag_folder)
     assert run.state == "success"
     assert len(sandbox.charges()) == 1

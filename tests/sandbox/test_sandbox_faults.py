@@ -90,7 +90,7 @@ def test_response_breaks_off_inside_its_body(sandbox: Sandbox, kind):
 
 @pytest.mark.parametrize("kind", ["hang", "reset", "drop", "status"])
 def test_charge_can_land_after_the_connection_is_gone(sandbox: Sandbox, kind):
-    sandbox.fault("createTopup", kind, when="late", seconds=3.0)
+    sandbox.fault("createTopup", kind, when="late", seconds=1.5)
 
     raw_topup(sandbox, timeout=0.1)
     gone = time.time()
