@@ -33,8 +33,8 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 # The newest Python that these run on; the others run on all of ours.
 NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
 
-# Four processes on two processors, since most tests wait. Each has an Airflow home of its own.
-SIDE_BY_SIDE = ("--numprocesses", "4", "--dist", "worksteal", "--quiet")
+# Five processes on two processors, since many tests wait. Each has an Airflow home of its own.
+SIDE_BY_SIDE = ("--numprocesses", "5", "--dist", "worksteal", "--quiet")
 # Measured on the newest Airflow: an older one runs neither the credits page nor the task state store.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-fail-under=96")
 
@@ -72,7 +72,7 @@ def test(session: nox.Session, airflow: str) -> None:
     install(session, airflow, "-e", ".[dev]")
     all_of_them, arguments = session.posargs[:1] == ["--all"], session.posargs
     if not all_of_them:
-        # To start four takes longer than to run a few tests.
+        # To start five takes longer than to run a few tests.
         a_part = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
         side_by_side = () if a_part else SIDE_BY_SIDE
         session.run("python", "-m", "pytest", *side_by_side, "-m", "not slow", *arguments)
