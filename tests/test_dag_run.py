@@ -62,7 +62,9 @@ def test_airflow_2_remembers_an_overturned_success(
     sandbox: Sandbox, dag_folder: DagFolder, amount_cents: int, last_success: int | None
 ) -> None:
     task_id = f"success_{last_success}"
-    dag_folder.run(f"CfBillingCreateTopupOperator(task_id='{task_id}', amount_cents={amount_cents})")
+    dag_folder.run(
+        f"CfBillingCreateTopupOperator(task_id='{task_id}', amount_cents={amount_cents}, poll_interval=0.1)"
+    )
     with create_session() as session:
         ti = session.query(TaskInstance).filter_by(task_id=task_id).one()
         session.expunge(ti)

@@ -5,6 +5,8 @@ import pytest
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
 
+pytestmark = pytest.mark.usefixtures("short_windows")
+
 # Each process of the task finds what the ones before it have done in the environment.
 TASK = """\
 import os

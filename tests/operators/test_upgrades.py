@@ -5,6 +5,8 @@ import pytest
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
 
+pytestmark = pytest.mark.usefixtures("short_windows")
+
 RESUMED = """\
 class Task(CfBillingCreateTopupOperator):
     def execute(self, context):

@@ -13,6 +13,8 @@ from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErr
 from tests.airflow_runs import DagFolder
 from tests.sensors.test_waits import after_polls
 
+pytestmark = pytest.mark.usefixtures("short_windows")
+
 TOPUP = "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.2, deferrable=True)"
 
 
