@@ -4,28 +4,13 @@ import pytest
 
 from airflow_provider_cfbilling.sandbox import Sandbox
 from tests.airflow_runs import DagFolder
+from tests.operators.self_resuming import TOPUP, self_resuming, self_resuming_topup
 
 pytestmark = pytest.mark.usefixtures("short_windows")
 
-# Each process of the task finds what the ones before it have done in the environment.
-TASK = """\
-import os
-
-class Task(CfBillingCreateTopupOperator):
-    def execute(self, context):
-        from airflow.providers.common.compat.sdk import TaskDeferred
-        try:
-            return super().execute(context)
-        except TaskDeferred as deferred:
-            {deferred}
-
-Task(task_id='task', amount_cents=2500, deferrable=True, poll_interval=0.2, unknown_outcome_window=70)
-"""
-TIMED_OUT = 'return self.resume_execution("__fail__", {"error": "Trigger/execution timeout"}, context)'
-RESUMED = """\
-event = {{"status": "resume", "progress": deferred.trigger.progress, "trigger_error": None}}
-            {before}
-            return self.execute_complete(context, event)"""
+TIMED_OUT = self_resuming(
+    TOPUP, "return self.resume_execution('__fail__', {'error': 'Trigger/execution timeout'}, context)"
+)
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["accepted", "lost"])
@@ -36,7 +21,7 @@ def test_execution_timeout_in_the_triggerer_says_whether_money_moved(
     sandbox.configure(settle_seconds=3600, history_lag_seconds=3600)
     if lost:
         sandbox.fault("createTopup", "reset", "after")
-    run = dag_folder.run(TASK.format(deferred=TIMED_OUT))
+    run = dag_folder.run(TIMED_OUT)
     (charge,) = sandbox.charges()
     assert run.state == "failed"
     assert "execution_timeout passed while it waited" in run.ends
@@ -48,7 +33,7 @@ def test_connection_that_is_gone_after_the_charge_is_said_with_it(
 ) -> None:
     sandbox.configure(settle_seconds=3600)
     gone = "del os.environ['AIRFLOW_CONN_CFBILLING_DEFAULT'], self.hook"
-    run = dag_folder.run(TASK.format(deferred=RESUMED.format(before=gone)))
+    run = dag_folder.run(self_resuming_topup(gone))
     (charge,) = sandbox.charges()
     assert run.state == "failed"
     assert "isn't defined" in run.ends

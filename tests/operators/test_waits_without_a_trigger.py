@@ -11,11 +11,16 @@ from airflow_provider_cfbilling.operators.cfbilling import CfBillingCreateTopupO
 from airflow_provider_cfbilling.sandbox import Sandbox
 from airflow_provider_cfbilling.sensors.cfbilling import CfBillingTopupConfigErrorSensor
 from tests.airflow_runs import DagFolder
+from tests.operators.self_resuming import TOPUP, self_resuming
 from tests.sensors.test_waits import after_polls
 
 pytestmark = pytest.mark.usefixtures("short_windows")
 
-TOPUP = "CfBillingCreateTopupOperator(task_id='task', amount_cents=2500, poll_interval=0.2, deferrable=True)"
+# As Airflow resumes a task whose trigger has raised.
+FAILED = """\
+error = {"error": "Trigger failure", "traceback": ["RuntimeError: it cannot be loaded\\n"]}
+return self.resume_execution("__fail__", error, context)"""
+SENSOR = "CfBillingTopupConfigErrorSensor(task_id='task', deferrable=True, poke_interval=0.2, timeout=20)"
 
 
 @pytest.fixture
@@ -50,9 +55,7 @@ def test_deferred_topup_with_stored_connection_charges_once(
 @pytest.mark.usefixtures("stored_connection")
 def test_deferred_sensor_with_a_stored_connection_finishes(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     after_polls(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
-    run = dag_folder.run(
-        "CfBillingTopupConfigErrorSensor(task_id='task', deferrable=True, poke_interval=0.2, timeout=20)"
-    )
+    run = dag_folder.run(SENSOR)
     assert run.state == "success"
     assert run.result()["state"] == "failing"
 
@@ -65,8 +68,7 @@ def test_failed_trigger_leaves_the_wait_to_the_task(
     sandbox.configure(settle_seconds=0.5, history_lag_seconds=0.5)
     if lost:
         sandbox.fault("createTopup", "reset", "after")
-    task = resumed_after_a_failed_trigger(CfBillingCreateTopupOperator, amount_cents=2500, poll_interval=0.2)
-    run = dag_folder.run(task)
+    run = dag_folder.run(self_resuming(TOPUP, FAILED))
     (charge,) = sandbox.charges()
     assert run.state == "success"
     assert run.result()["payment_intent_id"] == charge.invoice_id
@@ -74,25 +76,8 @@ def test_failed_trigger_leaves_the_wait_to_the_task(
 
 def test_sensor_goes_on_when_its_trigger_fails(sandbox: Sandbox, dag_folder: DagFolder) -> None:
     after_polls(sandbox, "getCreditBalance", lambda: sandbox.auto_topup("break"))
-    task = resumed_after_a_failed_trigger(CfBillingTopupConfigErrorSensor, poke_interval=0.2, timeout=20)
+    task = self_resuming(SENSOR, FAILED)
     assert dag_folder.run(task).result()["state"] == "failing"
-
-
-def resumed_after_a_failed_trigger(kind: type, **arguments: object) -> str:
-    """Return a task that defers, and is resumed as Airflow does it when a trigger has raised."""
-    written = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return f"""\
-class Task({kind.__name__}):
-    def execute(self, context):
-        from airflow.providers.common.compat.sdk import TaskDeferred
-        try:
-            return super().execute(context)
-        except TaskDeferred:
-            error = {{"error": "Trigger failure", "traceback": ["RuntimeError: it cannot be loaded\\n"]}}
-            return self.resume_execution("__fail__", error, context)
-
-Task(task_id='task', deferrable=True, {written})
-"""
 
 
 @pytest.mark.parametrize("name", ["dry_run", "wait_for_completion", "deferrable"])
