@@ -35,6 +35,8 @@ NEWEST_PYTHON = {"2.11.2": "3.12", "3.0.6": "3.12"}
 
 # Five processes on two processors, since many tests wait. Each has an Airflow home of its own.
 SIDE_BY_SIDE = ("--numprocesses", "5", "--dist", "worksteal", "--quiet")
+LONGEST = ("--durations", "15")
+TWO_FILES_AT_A_TIME = ("--numprocesses", "2", "--dist", "loadfile", *LONGEST)
 # Measured on the newest Airflow: an older one runs neither the credits page nor the task state store.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered", "--cov-fail-under=96")
 
@@ -81,8 +83,9 @@ def test(session: nox.Session, airflow: str) -> None:
     else:
         more = ("--hypothesis-profile", "all", *(COVERAGE if airflow == NEWEST else ()))
         session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not slow", *more)
-        # One at a time: each may take both processors. What they start is not measured.
-        session.run("python", "-m", "pytest", "-m", "slow")
+        # What they start is not measured.
+        session.run("python", "-m", "pytest", *TWO_FILES_AT_A_TIME, "-m", "slow and not alone")
+        session.run("python", "-m", "pytest", *LONGEST, "-m", "alone")
 
 
 @nox.session

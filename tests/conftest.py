@@ -47,12 +47,24 @@ SLOW = (
     "operators/test_tasks_test.py",
     "real_airflow/",
 )
+# Those that kill processes, or wait until Airflow takes one for dead: on a busy machine it is late, or wrong.
+ALONE = (
+    "faults/",
+    "real_airflow/test_alerts.py",
+    "real_airflow/test_catchup.py",
+    "real_airflow/test_kills.py",
+    "real_airflow/test_stories.py",
+    "real_airflow/test_waiting.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        if path.startswith(SLOW):
             item.add_marker("slow")
+        if path.startswith(ALONE):
+            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")
