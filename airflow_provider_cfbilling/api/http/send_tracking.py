@@ -166,7 +166,8 @@ class SendTrackingAdapter(HTTPAdapter):
         managers: list[Any] = [self.poolmanager, *self.proxy_manager.values()]
         for pools in [manager.pools for manager in managers]:
             for key in pools.keys():  # noqa: SIM118 - they cannot be iterated over otherwise
-                with suppress(OSError):  # must not hide what a charge has ended with
+                # Another thread may have closed it. And what a charge has ended with must not be hidden.
+                with suppress(KeyError, OSError):
                     pools[key].close()
         super().close()
 
