@@ -44,7 +44,7 @@ def after_polls(
         deadline = time.monotonic() + PATIENCE
         last = count + (polls() if status else 0)
         while polls() < last and time.monotonic() < deadline:
-            time.sleep(0.02)
+            time.sleep(0.05)
         act()
 
     thread = Thread(target=run)
